@@ -1,0 +1,193 @@
+"""The archive port: conversations, messages, requests and usage, for good.
+
+The log forgets; the archive does not, until a conversation is deleted (its usage stays). Writes that decide
+something are inserted once or ended once and carry the operation id of who wrote them, so that a repeat after a
+lost reply is recognised as one's own. Everything is addressed within a tenant.
+
+This layer stores documents and answers look-ups by index. It does not check roles and knows no events. Above it
+is ``conversations``; the engines share the contract in ``tests/contracts/archive.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from turnwire_protocol import Message
+
+Role = Literal["viewer", "editor", "owner"]
+
+
+class ArchiveUnavailable(Exception):
+    """The archive did not answer. ``done`` is False when it is known that nothing was written."""
+
+    def __init__(self, message: str, *, unknown: bool = True) -> None:
+        super().__init__(message)
+        self.unknown = unknown
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationRecord:
+    """A conversation. ``ordinal`` and ``head`` are those of its newest request and of that one's answer."""
+
+    tenant_id: str
+    conversation_id: str
+    owner_id: str
+    visibility: Literal["private", "tenant"]
+    created_at: int
+    updated_at: int
+    title: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    members: Mapping[str, Role] = field(default_factory=dict)
+    ordinal: int = 0
+    head: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """A request. ``state`` is ``open`` until it ends, then the terminal wire state of PROTOCOL section 4."""
+
+    tenant_id: str
+    request_id: str
+    conversation_id: str
+    user_id: str
+    fingerprint: str
+    ordinal: int
+    spec: Mapping[str, Any]
+    input: Message
+    answer_id: str
+    created_at: int
+    state: str = "open"
+    run: int = 1
+    ended_at: int | None = None
+    ending: Mapping[str, Any] | None = None
+    answer: Message | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """One attempt of one step in the ledger; it outlives its conversation. Money is a decimal string in USD."""
+
+    step: int
+    attempt: int
+    deployment: str
+    outcome: str
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    cost_usd: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePage:
+    """Messages of one branch, oldest first; ``next`` is the ``before`` of the page with older ones."""
+
+    items: Sequence[Message]
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationPage:
+    """Conversations, the one last changed first; ``next`` is the ``before`` of the following page."""
+
+    items: Sequence[ConversationRecord]
+    next: str | None = None
+
+
+class Archive(Protocol):
+    """Long-term records. All calls raise `ArchiveUnavailable`."""
+
+    async def open(self) -> None:
+        """Get ready; makes tables and indexes that are missing."""
+
+    async def aclose(self) -> None:
+        """Let go of everything."""
+
+    async def ping(self) -> None:
+        """Raise `ArchiveUnavailable` unless it answers."""
+
+    # --- conversations ---------------------------------------------------------------------------------
+
+    async def create_conversation(self, op: str, record: ConversationRecord) -> tuple[ConversationRecord, bool]:
+        """Insert once. Returns what stands, and whether it is by this ``op`` (also when this is a repeat)."""
+
+    async def conversation(self, tenant_id: str, conversation_id: str) -> ConversationRecord | None:
+        """The record, or None."""
+
+    async def list_conversations(
+        self, tenant_id: str, user_id: str | None, *, limit: int, before: str | None = None
+    ) -> ConversationPage:
+        """Those the user owns, is a member of, or sees as one of the tenant's; all with ``user_id`` None.
+
+        ``before`` is a ``next`` of an earlier page; anything else raises ValueError.
+        """
+
+    async def set_member(self, tenant_id: str, conversation_id: str, user_id: str, role: Role | None) -> bool:
+        """Give or take a role. False when the conversation is absent."""
+
+    async def delete_conversation(self, tenant_id: str, conversation_id: str) -> None:
+        """Drop it with its messages, requests and feedback. The usage ledger stays. Absent is no error."""
+
+    # --- requests --------------------------------------------------------------------------------------
+
+    async def insert_request(self, op: str, record: RequestRecord) -> tuple[RequestRecord, bool]:
+        """Insert once with the user's message. Returns what stands, and whether it is by this ``op``."""
+
+    async def request(self, tenant_id: str, request_id: str) -> RequestRecord | None:
+        """The record, or None."""
+
+    async def end_request(
+        self,
+        tenant_id: str,
+        request_id: str,
+        *,
+        ending: Mapping[str, Any],
+        answer: Message | None,
+        usage: Sequence[UsageRow],
+        run: int,
+        ended_at: int,
+    ) -> RequestRecord | None:
+        """End an open request, once: ``ending["outcome"]`` becomes its state.
+
+        Returns the record as it stands, whose ending is an earlier one if it was ended before; None when there is
+        no such request (its conversation was deleted): then only the usage is written. Usage rows are inserted
+        once by step and attempt.
+        """
+
+    async def open_requests(self, tenant_id: str | None = None, *, limit: int) -> Sequence[RequestRecord]:
+        """Requests that have not ended, by creation."""
+
+    # --- messages --------------------------------------------------------------------------------------
+
+    async def messages(
+        self,
+        tenant_id: str,
+        conversation_id: str,
+        *,
+        leaf: str | None,
+        limit: int,
+        max_bytes: int,
+        below: bool = False,
+        up_to_ordinal: int | None = None,
+        without: Sequence[str] = (),
+    ) -> MessagePage:
+        """The branch that ends in message ``leaf`` (excluded itself when ``below``), newest ``limit`` of it.
+
+        Messages of requests in ``without``, of requests with a higher ordinal than ``up_to_ordinal``, and answers
+        that do not stand yet are passed over, not an end. An unknown leaf gives an empty page.
+        """
+
+    async def message(self, tenant_id: str, conversation_id: str, message_id: str) -> Message | None:
+        """One message; None for an unknown one, also for an answer that does not stand yet."""
+
+    # --- the rest --------------------------------------------------------------------------------------
+
+    async def usage(self, tenant_id: str, request_id: str) -> Sequence[UsageRow]:
+        """The ledger rows of a request, by step and attempt."""
+
+    async def add_feedback(
+        self, tenant_id: str, request_id: str, user_id: str, *, rating: int | str, comment: str | None, at: int
+    ) -> bool:
+        """Keep a user's feedback on a request, the newest counts. False when there is no such request."""

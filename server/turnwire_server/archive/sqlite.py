@@ -1,0 +1,454 @@
+"""The embedded archive: tables in the same SQLite file as the log, through the same writer thread.
+
+Documents (messages, endings, specs) are JSON; what is looked up by has columns. A branch is walked from its leaf
+by ``parent_id`` in one recursive query, and an answer has its row from the moment the request is inserted, without
+a document until it stands, so that the walk finds its way past turns that are still running.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import orjson
+
+from turnwire_protocol import Message, message_from_wire, to_wire
+from turnwire_server.sqlite import Database, DatabaseUnavailable
+
+from .base import (
+    ArchiveUnavailable,
+    ConversationPage,
+    ConversationRecord,
+    MessagePage,
+    RequestRecord,
+    Role,
+    UsageRow,
+)
+
+T = TypeVar("T")
+Connection = sqlite3.Connection
+Row = sqlite3.Row
+
+SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS conversations (
+        tenant TEXT NOT NULL, conversation TEXT NOT NULL, owner TEXT NOT NULL, visibility TEXT NOT NULL,
+        title TEXT, metadata BLOB, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
+        ordinal INTEGER NOT NULL DEFAULT 0, head TEXT, op TEXT NOT NULL,
+        PRIMARY KEY (tenant, conversation)) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS conversations_by_owner ON conversations (tenant, owner, updated_at)",
+    "CREATE INDEX IF NOT EXISTS conversations_by_visibility ON conversations (tenant, visibility, updated_at)",
+    """CREATE TABLE IF NOT EXISTS members (
+        tenant TEXT NOT NULL, conversation TEXT NOT NULL, user TEXT NOT NULL, role TEXT NOT NULL,
+        PRIMARY KEY (tenant, conversation, user)) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS members_by_user ON members (tenant, user)",
+    """CREATE TABLE IF NOT EXISTS requests (
+        tenant TEXT NOT NULL, request TEXT NOT NULL, conversation TEXT NOT NULL, user TEXT NOT NULL,
+        fingerprint TEXT NOT NULL, ordinal INTEGER NOT NULL, spec BLOB NOT NULL, input_id TEXT NOT NULL,
+        answer_id TEXT NOT NULL, created_at INTEGER NOT NULL, state TEXT NOT NULL, run INTEGER NOT NULL,
+        ended_at INTEGER, ending BLOB, op TEXT NOT NULL,
+        PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS requests_open ON requests (created_at) WHERE state = 'open'",
+    "CREATE INDEX IF NOT EXISTS requests_by_conversation ON requests (tenant, conversation, ordinal)",
+    """CREATE TABLE IF NOT EXISTS messages (
+        tenant TEXT NOT NULL, conversation TEXT NOT NULL, message TEXT NOT NULL, parent TEXT, request TEXT NOT NULL,
+        ordinal INTEGER NOT NULL, doc BLOB, PRIMARY KEY (tenant, conversation, message)) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS usage (
+        tenant TEXT NOT NULL, request TEXT NOT NULL, step INTEGER NOT NULL, attempt INTEGER NOT NULL,
+        deployment TEXT NOT NULL, outcome TEXT NOT NULL, input_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, cost_usd TEXT NOT NULL, source TEXT NOT NULL,
+        user TEXT, conversation TEXT, at INTEGER NOT NULL,
+        PRIMARY KEY (tenant, request, step, attempt)) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS feedback (
+        tenant TEXT NOT NULL, request TEXT NOT NULL, user TEXT NOT NULL, rating BLOB NOT NULL, comment TEXT,
+        at INTEGER NOT NULL, PRIMARY KEY (tenant, request, user)) WITHOUT ROWID""",
+)
+
+_VISIBLE = """FROM conversations c LEFT JOIN members m
+    ON m.tenant = c.tenant AND m.conversation = c.conversation AND m.user = :user
+    WHERE c.tenant = :tenant AND (:everyone OR c.owner = :user OR c.visibility = 'tenant' OR m.role IS NOT NULL)"""
+
+_BRANCH = """WITH RECURSIVE branch (message, parent, request, ordinal, doc, depth) AS (
+        SELECT message, parent, request, ordinal, doc, 0 FROM messages
+            WHERE tenant = :tenant AND conversation = :conversation AND message = :leaf
+        UNION ALL
+        SELECT m.message, m.parent, m.request, m.ordinal, m.doc, branch.depth + 1 FROM branch
+            JOIN messages m ON m.tenant = :tenant AND m.conversation = :conversation AND m.message = branch.parent)
+    SELECT message, request, ordinal, doc, depth FROM branch"""
+
+
+class SqliteArchive:
+    """`Archive` on SQLite."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+        self._db = database
+        self._clock = clock
+
+    async def open(self) -> None:
+        """The database is opened by whoever made it, with `SCHEMA`; there is nothing else to do."""
+
+    async def aclose(self) -> None:
+        """The database is closed by whoever opened it."""
+
+    async def ping(self) -> None:
+        await self._write(lambda db: db.execute("SELECT 1").fetchone())
+
+    # --- conversations ---------------------------------------------------------------------------------
+
+    async def create_conversation(self, op: str, record: ConversationRecord) -> tuple[ConversationRecord, bool]:
+        def insert(db: Connection) -> tuple[ConversationRecord, bool]:
+            db.execute(
+                "INSERT INTO conversations (tenant, conversation, owner, visibility, title, metadata, created_at,"
+                " updated_at, op) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (
+                    record.tenant_id,
+                    record.conversation_id,
+                    record.owner_id,
+                    record.visibility,
+                    record.title,
+                    None if record.metadata is None else orjson.dumps(record.metadata),
+                    record.created_at,
+                    record.updated_at,
+                    op,
+                ),
+            )
+            row = _conversation_row(db, record.tenant_id, record.conversation_id)
+            assert row is not None
+            return _conversation(db, row), row["op"] == op
+
+        return await self._write(insert)
+
+    async def conversation(self, tenant_id: str, conversation_id: str) -> ConversationRecord | None:
+        def look(db: Connection) -> ConversationRecord | None:
+            row = _conversation_row(db, tenant_id, conversation_id)
+            return None if row is None else _conversation(db, row)
+
+        return await self._read(look)
+
+    async def list_conversations(
+        self, tenant_id: str, user_id: str | None, *, limit: int, before: str | None = None
+    ) -> ConversationPage:
+        after = _page_mark(before)
+
+        def look(db: Connection) -> ConversationPage:
+            rows = db.execute(
+                f"SELECT c.* {_VISIBLE} AND (:at IS NULL OR (c.updated_at, c.conversation) < (:at, :id))"
+                " ORDER BY c.updated_at DESC, c.conversation DESC LIMIT :limit",
+                {
+                    "tenant": tenant_id,
+                    "user": user_id,
+                    "everyone": user_id is None,
+                    "at": None if after is None else after[0],
+                    "id": None if after is None else after[1],
+                    "limit": limit + 1,
+                },
+            ).fetchall()
+            items = [_conversation(db, row) for row in rows[:limit]]
+            more = len(rows) > limit
+            return ConversationPage(items, f"{items[-1].updated_at}.{items[-1].conversation_id}" if more else None)
+
+        return await self._read(look)
+
+    async def set_member(self, tenant_id: str, conversation_id: str, user_id: str, role: Role | None) -> bool:
+        def change(db: Connection) -> bool:
+            if _conversation_row(db, tenant_id, conversation_id) is None:
+                return False
+            key = (tenant_id, conversation_id, user_id)
+            if role is None:
+                db.execute("DELETE FROM members WHERE tenant = ? AND conversation = ? AND user = ?", key)
+            else:
+                db.execute("INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?)", (*key, role))
+            return True
+
+        return await self._write(change)
+
+    async def delete_conversation(self, tenant_id: str, conversation_id: str) -> None:
+        def drop(db: Connection) -> None:
+            key = (tenant_id, conversation_id)
+            db.execute(
+                "DELETE FROM feedback WHERE tenant = ? AND request IN"
+                " (SELECT request FROM requests WHERE tenant = ? AND conversation = ?)",
+                (tenant_id, *key),
+            )
+            for table in ("messages", "requests", "members", "conversations"):
+                db.execute(f"DELETE FROM {table} WHERE tenant = ? AND conversation = ?", key)
+
+        await self._write(drop)
+
+    # --- requests --------------------------------------------------------------------------------------
+
+    async def insert_request(self, op: str, record: RequestRecord) -> tuple[RequestRecord, bool]:
+        tenant, conversation = record.tenant_id, record.conversation_id
+
+        def insert(db: Connection) -> tuple[RequestRecord, bool]:
+            found = _request_row(db, tenant, record.request_id)
+            if found is None:
+                db.execute(
+                    "INSERT INTO requests (tenant, request, conversation, user, fingerprint, ordinal, spec, input_id,"
+                    " answer_id, created_at, state, run, op) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', ?, ?)",
+                    (
+                        tenant,
+                        record.request_id,
+                        conversation,
+                        record.user_id,
+                        record.fingerprint,
+                        record.ordinal,
+                        orjson.dumps(record.spec),
+                        record.input.message_id,
+                        record.answer_id,
+                        record.created_at,
+                        record.run,
+                        op,
+                    ),
+                )
+                user_message = (record.input.message_id, record.input.parent_id, _encode(record.input))
+                for message, parent, doc in (user_message, (record.answer_id, record.input.message_id, None)):
+                    db.execute(
+                        "INSERT INTO messages (tenant, conversation, message, parent, request, ordinal, doc)"
+                        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                        (tenant, conversation, message, parent, record.request_id, record.ordinal, doc),
+                    )
+                db.execute(
+                    "UPDATE conversations SET updated_at = max(updated_at, ?), ordinal = max(ordinal, ?),"
+                    " head = CASE WHEN ordinal <= ? THEN ? ELSE head END WHERE tenant = ? AND conversation = ?",
+                    (record.created_at, record.ordinal, record.ordinal, record.answer_id, tenant, conversation),
+                )
+                found = _request_row(db, tenant, record.request_id)
+                assert found is not None
+            return _request(db, found), found["op"] == op
+
+        return await self._write(insert)
+
+    async def request(self, tenant_id: str, request_id: str) -> RequestRecord | None:
+        def look(db: Connection) -> RequestRecord | None:
+            row = _request_row(db, tenant_id, request_id)
+            return None if row is None else _request(db, row)
+
+        return await self._read(look)
+
+    async def end_request(
+        self,
+        tenant_id: str,
+        request_id: str,
+        *,
+        ending: Mapping[str, Any],
+        answer: Message | None,
+        usage: Sequence[UsageRow],
+        run: int,
+        ended_at: int,
+    ) -> RequestRecord | None:
+        def end(db: Connection) -> RequestRecord | None:
+            row = _request_row(db, tenant_id, request_id)
+            owner = (None, None) if row is None else (row["user"], row["conversation"])
+            _insert_usage(db, (tenant_id, request_id), usage, owner, ended_at)
+            if row is None:
+                return None
+            if row["state"] == "open":
+                db.execute(
+                    "UPDATE requests SET state = ?, ending = ?, run = ?, ended_at = ? WHERE tenant = ? AND request = ?",
+                    (ending["outcome"], orjson.dumps(ending), run, ended_at, tenant_id, request_id),
+                )
+                if answer is not None:
+                    db.execute(
+                        "UPDATE messages SET doc = ? WHERE tenant = ? AND conversation = ? AND message = ?",
+                        (_encode(answer), tenant_id, row["conversation"], row["answer_id"]),
+                    )
+                db.execute(
+                    "UPDATE conversations SET updated_at = max(updated_at, ?) WHERE tenant = ? AND conversation = ?",
+                    (ended_at, tenant_id, row["conversation"]),
+                )
+                row = _request_row(db, tenant_id, request_id)
+                assert row is not None
+            return _request(db, row)
+
+        return await self._write(end)
+
+    async def open_requests(self, tenant_id: str | None = None, *, limit: int) -> Sequence[RequestRecord]:
+        def look(db: Connection) -> list[RequestRecord]:
+            rows = db.execute(
+                "SELECT * FROM requests WHERE state = 'open' AND (? IS NULL OR tenant = ?) ORDER BY created_at LIMIT ?",
+                (tenant_id, tenant_id, limit),
+            ).fetchall()
+            return [_request(db, row) for row in rows]
+
+        return await self._read(look)
+
+    # --- messages --------------------------------------------------------------------------------------
+
+    async def messages(
+        self,
+        tenant_id: str,
+        conversation_id: str,
+        *,
+        leaf: str | None,
+        limit: int,
+        max_bytes: int,
+        below: bool = False,
+        up_to_ordinal: int | None = None,
+        without: Sequence[str] = (),
+    ) -> MessagePage:
+        left_out = frozenset(without)
+
+        def look(db: Connection) -> MessagePage:
+            key = {"tenant": tenant_id, "conversation": conversation_id, "leaf": leaf}
+            items: list[Message] = []
+            size = 0
+            for row in db.execute(_BRANCH, key):
+                if row["doc"] is None or row["request"] in left_out or (below and row["depth"] == 0):
+                    continue
+                if up_to_ordinal is not None and row["ordinal"] > up_to_ordinal:
+                    continue
+                size += len(row["doc"])
+                if items and (len(items) == limit or size > max_bytes):
+                    return MessagePage(items[::-1], items[-1].message_id)
+                items.append(message_from_wire(orjson.loads(row["doc"])))
+            return MessagePage(items[::-1])
+
+        return await self._read(look)
+
+    async def message(self, tenant_id: str, conversation_id: str, message_id: str) -> Message | None:
+        return await self._read(lambda db: _message(db, tenant_id, conversation_id, message_id))
+
+    # --- the rest --------------------------------------------------------------------------------------
+
+    async def usage(self, tenant_id: str, request_id: str) -> Sequence[UsageRow]:
+        def look(db: Connection) -> list[UsageRow]:
+            rows = db.execute(
+                "SELECT step, attempt, deployment, outcome, input_tokens, output_tokens, cached_tokens, cost_usd,"
+                " source FROM usage WHERE tenant = ? AND request = ? ORDER BY step, attempt",
+                (tenant_id, request_id),
+            )
+            return [UsageRow(*row) for row in rows]
+
+        return await self._read(look)
+
+    async def add_feedback(
+        self, tenant_id: str, request_id: str, user_id: str, *, rating: int | str, comment: str | None, at: int
+    ) -> bool:
+        def insert(db: Connection) -> bool:
+            if _request_row(db, tenant_id, request_id) is None:
+                return False
+            db.execute(
+                "INSERT OR REPLACE INTO feedback (tenant, request, user, rating, comment, at)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (tenant_id, request_id, user_id, orjson.dumps(rating), comment, at),
+            )
+            return True
+
+        return await self._write(insert)
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        try:
+            return await self._db.write(work)
+        except DatabaseUnavailable as error:
+            raise ArchiveUnavailable(str(error), unknown=error.unknown) from error
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        try:
+            return await self._db.read(work)
+        except DatabaseUnavailable as error:
+            raise ArchiveUnavailable(str(error), unknown=error.unknown) from error
+
+
+def _encode(message: Message) -> bytes:
+    return orjson.dumps(to_wire(message))
+
+
+def _page_mark(before: str | None) -> tuple[int, str] | None:
+    if before is None:
+        return None
+    at, dot, conversation_id = before.partition(".")
+    if not (dot and at.isascii() and at.isdigit() and conversation_id):
+        raise ValueError("not the `next` of an earlier page")
+    return int(at), conversation_id
+
+
+def _conversation_row(db: Connection, tenant_id: str, conversation_id: str) -> Row | None:
+    row: Row | None = db.execute(
+        "SELECT * FROM conversations WHERE tenant = ? AND conversation = ?", (tenant_id, conversation_id)
+    ).fetchone()
+    return row
+
+
+def _conversation(db: Connection, row: Row) -> ConversationRecord:
+    members = db.execute(
+        "SELECT user, role FROM members WHERE tenant = ? AND conversation = ?", (row["tenant"], row["conversation"])
+    )
+    return ConversationRecord(
+        tenant_id=row["tenant"],
+        conversation_id=row["conversation"],
+        owner_id=row["owner"],
+        visibility=row["visibility"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        title=row["title"],
+        metadata=None if row["metadata"] is None else orjson.loads(row["metadata"]),
+        members={member["user"]: member["role"] for member in members},
+        ordinal=row["ordinal"],
+        head=row["head"],
+    )
+
+
+def _request_row(db: Connection, tenant_id: str, request_id: str) -> Row | None:
+    row: Row | None = db.execute(
+        "SELECT * FROM requests WHERE tenant = ? AND request = ?", (tenant_id, request_id)
+    ).fetchone()
+    return row
+
+
+def _request(db: Connection, row: Row) -> RequestRecord:
+    user_message = _message(db, row["tenant"], row["conversation"], row["input_id"])
+    assert user_message is not None, "inserted in one transaction with its request"
+    return RequestRecord(
+        tenant_id=row["tenant"],
+        request_id=row["request"],
+        conversation_id=row["conversation"],
+        user_id=row["user"],
+        fingerprint=row["fingerprint"],
+        ordinal=row["ordinal"],
+        spec=orjson.loads(row["spec"]),
+        input=user_message,
+        answer_id=row["answer_id"],
+        created_at=row["created_at"],
+        state=row["state"],
+        run=row["run"],
+        ended_at=row["ended_at"],
+        ending=None if row["ending"] is None else orjson.loads(row["ending"]),
+        answer=_message(db, row["tenant"], row["conversation"], row["answer_id"]),
+    )
+
+
+def _message(db: Connection, tenant_id: str, conversation_id: str, message_id: str) -> Message | None:
+    row = db.execute(
+        "SELECT doc FROM messages WHERE tenant = ? AND conversation = ? AND message = ?",
+        (tenant_id, conversation_id, message_id),
+    ).fetchone()
+    return None if row is None or row["doc"] is None else message_from_wire(orjson.loads(row["doc"]))
+
+
+def _insert_usage(
+    db: Connection, key: tuple[str, str], usage: Sequence[UsageRow], owner: tuple[str | None, str | None], at: int
+) -> None:
+    db.executemany(
+        "INSERT INTO usage (tenant, request, step, attempt, deployment, outcome, input_tokens, output_tokens,"
+        " cached_tokens, cost_usd, source, user, conversation, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT DO NOTHING",
+        [
+            (
+                *key,
+                row.step,
+                row.attempt,
+                row.deployment,
+                row.outcome,
+                row.input_tokens,
+                row.output_tokens,
+                row.cached_tokens,
+                row.cost_usd,
+                row.source,
+                *owner,
+                at,
+            )
+            for row in usage
+        ],
+    )

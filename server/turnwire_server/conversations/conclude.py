@@ -1,0 +1,64 @@
+"""The last two steps of a sealed request: the archive, then the log. Safe to repeat by anybody who owns it.
+
+If the archive does not answer in time the end is shown all the same and the log keeps the ending until it is
+written (DESIGN section 3). If the archive holds another ending already, that one is published.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+
+from turnwire_server.eventlog.base import Fenced, Finished, Owned
+
+from . import endings
+from .patience import until_answered
+from .services import Services
+from .writer import LostOwnership
+
+logger = logging.getLogger(__name__)
+
+
+async def conclude(services: Services, owned: Owned, ending: Mapping[str, Any]) -> Finished:
+    """Archive and finish. Raises `LostOwnership`."""
+    archived = False
+    with anyio.move_on_after(services.settings.storage.archive_wait_s):
+        ending = await archive_ending(services, owned, ending)
+        archived = True
+    events = endings.last_events(
+        ending,
+        owned.conversation.conversation_id,
+        owned.request.request_id,
+        services.settings.limits.event_bytes,
+    )
+    op = f"finish:{owned.request.request_id}:{owned.fence}"
+    answer = await until_answered(
+        lambda: services.log.finish(op, owned.request, owned.fence, events, archived=archived), "finishing"
+    )
+    if isinstance(answer, Fenced):
+        raise LostOwnership
+    services.metrics.turns_total.labels(ending["outcome"]).inc()
+    for row in endings.rows_of(ending):
+        services.metrics.tokens_total.labels(row.deployment, "input").inc(row.input_tokens)
+        services.metrics.tokens_total.labels(row.deployment, "output").inc(row.output_tokens)
+    return answer
+
+
+async def archive_ending(services: Services, owned: Owned, ending: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Write the ending into the archive, however long it takes; returns the one that stands there."""
+    record = await until_answered(
+        lambda: services.archive.end_request(
+            owned.request.tenant_id,
+            owned.request.request_id,
+            ending=ending,
+            answer=endings.answer_of(ending),
+            usage=endings.rows_of(ending),
+            run=owned.run,
+            ended_at=services.now_ms(),
+        ),
+        f"archiving the end of request {owned.request.request_id}",
+    )
+    return ending if record is None or record.ending is None else record.ending

@@ -1,0 +1,123 @@
+"""Events of one turn that wait for the log: deltas of one part melt into one. Pure.
+
+Offsets count UTF-16 code units and never fall inside a surrogate pair: a piece that ends in half a pair keeps the
+half back until the other half comes; a half that stays alone becomes U+FFFD, as it could not be sent.
+"""
+
+from __future__ import annotations
+
+from turnwire_protocol import OutputTextDelta, PartialMessage, ReasoningDelta, RequestEvent, utf16_len
+
+DeltaType = type[OutputTextDelta] | type[ReasoningDelta]
+_KINDS: dict[DeltaType, str] = {OutputTextDelta: "text", ReasoningDelta: "reasoning"}
+
+
+def join_surrogates(text: str) -> tuple[str, str]:
+    """``text`` with its surrogate pairs joined, and the half pair it ended in (or nothing).
+
+    >>> join_surrogates("a\\ud83d")
+    ('a', '\\ud83d')
+    """
+    held = ""
+    if "\ud800" <= text[-1] <= "\udbff":
+        text, held = text[:-1], text[-1]
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text, held
+
+
+class DeltaBuffer:
+    """What a turn has said since its last append, in order."""
+
+    def __init__(self, conversation_id: str, request_id: str, partial: PartialMessage) -> None:
+        self._conversation_id = conversation_id
+        self._request_id = request_id
+        self._lengths = [part.length for part in partial.parts]
+        self._kinds = [getattr(part, "kind", "tool_call") for part in partial.parts]
+        self._held = ""
+        self._events: list[RequestEvent] = []
+        self._texts: list[str] = []  # of the last event, when that is a delta that may still grow
+        self._growing: OutputTextDelta | ReasoningDelta | None = None
+        self.pending_chars = 0
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @property
+    def parts(self) -> int:
+        """How many parts the message has, counting those that wait here."""
+        return len(self._kinds)
+
+    def add_text(self, kind: DeltaType, text: str) -> None:
+        """Text at the end of the message: in its last part when that is of this kind, else in a new one."""
+        if not text.isascii() or self._held:
+            text, self._held = join_surrogates(self._held + text) if text else (text, self._held)
+        if not text:
+            return
+        if not self._kinds or self._kinds[-1] != _KINDS[kind]:
+            self.end_part()
+            self._kinds.append(_KINDS[kind])
+            self._lengths.append(0)
+        self._extend(kind, text)
+
+    def end_part(self) -> None:
+        """The last part is complete: half a pair that was held back stays alone."""
+        if self._held and self._kinds:
+            self._held = ""
+            self._extend(OutputTextDelta if self._kinds[-1] == "text" else ReasoningDelta, "\ufffd")
+        self._held = ""
+
+    def add(self, event: RequestEvent) -> None:
+        """Any other event."""
+        self._close()
+        self._events.append(event)
+        self.pending_chars += 1
+
+    def add_call_part(self) -> int:
+        """A tool call begins: the index of its part."""
+        self.end_part()
+        self._kinds.append("tool_call")
+        self._lengths.append(0)
+        return len(self._kinds) - 1
+
+    def reset(self, part: int, offset: int) -> None:
+        """Forget text from ``offset`` of ``part`` on, and all later parts; nothing of it may be waiting."""
+        self._close()
+        self._held = ""
+        keep = part + 1 if offset else part  # a part cut at 0 goes (SPEC section 5, part.reset)
+        del self._kinds[keep:], self._lengths[keep:]
+        if offset:
+            self._lengths[part] = offset
+
+    def take(self) -> list[RequestEvent]:
+        """Everything that waits; it is the caller's from now on."""
+        self._close()
+        events, self._events = self._events, []
+        self.pending_chars = 0
+        return events
+
+    def _extend(self, kind: DeltaType, text: str) -> None:
+        part = len(self._kinds) - 1
+        if self._growing is not None and self._growing.part == part:
+            self._texts.append(text)
+        else:
+            self._close()
+            self._growing = kind(
+                conversation_id=self._conversation_id,
+                request_id=self._request_id,
+                part=part,
+                offset=self._lengths[part],
+                text=text,
+            )
+            self._texts = [text]
+            self._events.append(self._growing)
+        self._lengths[part] += len(text) if text.isascii() else utf16_len(text)
+        self.pending_chars += len(text)
+
+    def _close(self) -> None:
+        if self._growing is not None:
+            if len(self._texts) > 1:
+                self._growing.text = "".join(self._texts)
+            self._growing = None

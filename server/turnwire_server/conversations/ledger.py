@@ -1,0 +1,119 @@
+"""What the attempts of a turn used: one row for each attempt that was begun (DESIGN, guarantee 12). Pure.
+
+An attempt is open from before its call until its outcome is known, and is part of every checkpoint, so that the
+taker of a turn whose node died accounts it. The provider's own figures count, zero included; without them tokens
+are estimated and the row says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from typing import Any, Self
+
+from turnwire_server.archive.base import UsageRow
+from turnwire_server.gateway.provider import Usage
+from turnwire_server.gateway.usage import AttemptUsage, Outcome, Source, TokenCounter, cost_usd, total, usd_text
+from turnwire_server.settings import Deployment
+
+
+@dataclass(slots=True)
+class _Open:
+    step: int
+    attempt: int
+    deployment: Deployment
+    input_estimate: int
+    usage: Usage | None = None
+    texts: list[str] = field(default_factory=list)
+
+
+class Ledger:
+    """The attempts of one turn."""
+
+    def __init__(self, counter: TokenCounter) -> None:
+        self._counter = counter
+        self.attempts: list[AttemptUsage] = []
+        self._open: _Open | None = None
+
+    def begin(self, step: int, attempt: int, deployment: Deployment, prompt: Sequence[dict[str, Any]]) -> None:
+        """An attempt is about to be made."""
+        assert self._open is None, "an attempt is closed before the next begins"
+        self._open = _Open(step, attempt, deployment, self._counter.estimate_prompt_tokens(prompt))
+
+    def generated(self, text: str) -> None:
+        """Text of any kind that the open attempt produced."""
+        if self._open is not None:
+            self._open.texts.append(text)
+
+    def reported(self, usage: Usage) -> None:
+        """The provider's figures for the open attempt; the newest count."""
+        if self._open is not None:
+            self._open.usage = usage
+
+    def close(self, outcome: Outcome) -> None:
+        """The open attempt, if any, has ended."""
+        opened, self._open = self._open, None
+        if opened is None:
+            return
+        source: Source = "provider"
+        figures = opened.usage
+        if figures is None:
+            source = "estimated"
+            figures = Usage(opened.input_estimate, self._counter.count("".join(opened.texts)) if opened.texts else 0)
+        tokens = (figures.input_tokens, figures.output_tokens, figures.cached_tokens)
+        cost = cost_usd(opened.deployment, *tokens)
+        name = opened.deployment.name
+        self.attempts.append(AttemptUsage(opened.step, opened.attempt, name, outcome, *tokens, cost, source))
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """What the closed attempts cost together."""
+        return total(self.attempts).cost_usd
+
+    def usage_fields(self) -> dict[str, Any]:
+        """The fields of ``usage.completed``, in wire form."""
+        sums = asdict(total(self.attempts))
+        return {**sums, "cost_usd": usd_text(sums["cost_usd"]), "attempts": self._rows()}
+
+    def usage_rows(self) -> list[UsageRow]:
+        """The rows for the archive's ledger."""
+        return [UsageRow(**fields) for fields in self._rows()]
+
+    def to_json(self) -> dict[str, Any]:
+        """For a checkpoint: what is closed, and what is open."""
+        opened = self._open
+        return {
+            "attempts": self._rows(),
+            "open": None
+            if opened is None
+            else {
+                "step": opened.step,
+                "attempt": opened.attempt,
+                "deployment": opened.deployment.name,
+                "input_estimate": opened.input_estimate,
+            },
+        }
+
+    @classmethod
+    def from_json(
+        cls, counter: TokenCounter, kept: Mapping[str, Any], deployments: Mapping[str, Deployment], lost_text: str
+    ) -> Self:
+        """The ledger of a turn whose node died; its open attempt is closed as `node_lost`.
+
+        ``lost_text`` is what the log has of that attempt's output. A deployment that is configured no longer has no
+        price any more.
+        """
+        ledger = cls(counter)
+        for row in kept["attempts"]:
+            ledger.attempts.append(AttemptUsage(**{**row, "cost_usd": Decimal(row["cost_usd"])}))
+        if (opened := kept["open"]) is not None:
+            name = opened["deployment"]
+            deployment = deployments.get(name) or Deployment(name=name, model=name)
+            estimate = opened["input_estimate"]
+            ledger._open = _Open(opened["step"], opened["attempt"], deployment, estimate, texts=[lost_text])
+            ledger.close("node_lost")
+        return ledger
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [{**asdict(row), "cost_usd": usd_text(row.cost_usd)} for row in self.attempts]

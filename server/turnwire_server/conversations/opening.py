@@ -1,0 +1,53 @@
+"""How a claimed request begins: its record in the archive, its first event, its empty fold."""
+
+from __future__ import annotations
+
+from turnwire_protocol import MessageCreated, RequestFold
+from turnwire_server.archive.base import Archive, RequestRecord
+from turnwire_server.eventlog.base import Owned
+
+from .patience import until_answered
+from .spec import TurnSpec
+
+
+def request_record(owned: Owned) -> RequestRecord:
+    """The record of a request that has just been claimed."""
+    spec = TurnSpec.from_owned(owned)
+    return RequestRecord(
+        tenant_id=spec.tenant_id,
+        request_id=spec.request_id,
+        conversation_id=spec.conversation_id,
+        user_id=spec.user_id,
+        fingerprint=spec.fingerprint,
+        ordinal=spec.ordinal,
+        spec={**owned.spec, "ordinal": owned.ordinal},
+        input=spec.user_message(),
+        answer_id=spec.answer_id,
+        created_at=spec.created_at,
+        run=owned.run,
+    )
+
+
+async def ensure_archived(archive: Archive, owned: Owned) -> bool:
+    """Insert the record, however long it takes; False when the archive has another request of that id."""
+    record = request_record(owned)
+    _, ours = await until_answered(
+        lambda: archive.insert_request(record.input.message_id, record), f"archiving request {record.request_id}"
+    )
+    return ours
+
+
+def created_event(owned: Owned) -> MessageCreated:
+    """The first event of a request."""
+    spec = TurnSpec.from_owned(owned)
+    return MessageCreated(
+        conversation_id=spec.conversation_id,
+        request_id=spec.request_id,
+        message=spec.user_message(),
+        answer_id=spec.answer_id,
+    )
+
+
+def new_fold(owned: Owned) -> RequestFold:
+    """The fold of a request of which nothing but its creation is known."""
+    return RequestFold.from_created(created_event(owned))

@@ -1,0 +1,95 @@
+"""Taking over what an earlier owner left behind: from the log's checkpoint, or straight to the end.
+
+How often, how old and how dear a turn may be taken over is limited, so that one that kills its node does not do so
+for ever; past the limits it ends `incomplete`, `node_lost`, with what the log has of it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from turnwire_protocol import Entry, MessageCreated, RequestFold
+from turnwire_server.eventlog.base import ConversationRef, EventLog, Owned, Phase
+
+from . import endings
+from .endings import Draft
+from .ledger import Ledger
+from .services import Services
+from .spec import TurnSpec
+from .steps import Progress
+from .turn import Turn
+
+_PAGE_ENTRIES = 1000
+_PAGE_BYTES = 1024 * 1024
+
+
+async def take_over(services: Services, owned: Owned) -> Turn:
+    """The turn that goes on where the last owner of ``owned`` stopped."""
+    if owned.phase is Phase.SEALED or owned.n == 0:
+        return Turn(services, owned)
+    fold = fold_from(owned.checkpoint, owned.checkpoint_seq)
+    entries = await entries_of(services.log, owned.conversation, max(owned.checkpoint_seq, owned.first_seq - 1))
+    text = []
+    for entry in entries:
+        if entry.request_id == owned.request.request_id:
+            fold = fold_with(fold, entry)
+            text.append(getattr(entry.event, "text", ""))
+    if fold is None or fold.message_id is None:  # it was only queued
+        return Turn(services, owned, give_up=_too_much(services, owned, None))
+    kept = owned.checkpoint or {"ledger": {"attempts": [], "open": None}, "progress": {}}
+    progress = Progress(**kept["progress"])
+    lost = "".join(text) if owned.checkpoint is None else _lost_text(fold, progress)
+    deployments = {deployment.name: deployment for deployment in services.settings.deployments}
+    ledger = Ledger.from_json(services.counter, kept["ledger"], deployments, lost)
+    give_up = _too_much(services, owned, ledger)
+    return Turn(services, owned, fold=fold, ledger=ledger, progress=progress, give_up=give_up)
+
+
+def fold_from(checkpoint: dict[str, Any] | None, seq: int) -> RequestFold | None:
+    """The fold that a checkpoint holds."""
+    if checkpoint is None:
+        return None
+    return RequestFold.from_wire({**checkpoint["active"], "last_seq": seq})
+
+
+def fold_with(fold: RequestFold | None, entry: Entry) -> RequestFold | None:
+    """``fold`` with the next event of its request; the first one makes it."""
+    event = entry.event
+    if isinstance(event, MessageCreated):
+        return RequestFold.from_created(event)
+    if fold is not None:
+        fold.apply(event)
+    return fold
+
+
+async def entries_of(log: EventLog, conversation: ConversationRef, after: int) -> list[Entry]:
+    """All entries after ``after``, page by page."""
+    out: list[Entry] = []
+    while True:
+        page = await log.read(conversation, after, limit=_PAGE_ENTRIES, max_bytes=_PAGE_BYTES)
+        out.extend(page.entries)
+        if not page.entries or page.entries[-1].seq >= page.position.seq:
+            return out
+        after = page.entries[-1].seq
+
+
+def takeover_op() -> str:
+    return f"takeover:{uuid.uuid4().hex}"
+
+
+def _lost_text(fold: RequestFold, progress: Progress) -> str:
+    parts = fold.partial.parts[progress.part :] if progress.stage == "model" else []
+    return "".join(part.text for part in parts)
+
+
+def _too_much(services: Services, owned: Owned, ledger: Ledger | None) -> Draft | None:
+    limits = services.settings.limits
+    age_s = (services.now_ms() - TurnSpec.from_owned(owned).created_at) / 1000
+    if (
+        owned.run - 1 > limits.takeovers
+        or (owned.run > 1 and age_s > limits.takeover_age_s)
+        or (ledger is not None and ledger.cost_usd > limits.takeover_cost_usd)
+    ):
+        return endings.incomplete("node_lost")
+    return None

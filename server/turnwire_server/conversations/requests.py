@@ -1,0 +1,474 @@
+"""What clients ask of requests: create, status, cancel, feedback (SPEC section 4).
+
+The order of a life is kept here: reserve, claim, archive, then the answer to the client, then the first event. Every
+step is safe to repeat, so a create that was interrupted anywhere is completed by sending it again, and a repeat of
+one that stands attaches to it. Nothing here knows of sockets; `CreateResult.begin` is called once the answer is out.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import anyio
+from anyio.abc import TaskGroup
+
+from turnwire_protocol import (
+    CommandError,
+    ErrorCode,
+    FeedbackCreate,
+    LogEvent,
+    Message,
+    RequestCancel,
+    RequestCreate,
+    RequestQueued,
+    RequestState,
+)
+from turnwire_server.archive.base import ArchiveUnavailable, ConversationRecord, RequestRecord
+from turnwire_server.auth import Principal
+from turnwire_server.eventlog.base import (
+    Append,
+    Appended,
+    Base,
+    Busy,
+    Claimed,
+    ConversationRef,
+    LogUnavailable,
+    Owned,
+    Phase,
+    Posted,
+    PostOutcome,
+    RequestInfo,
+    RequestRef,
+)
+from turnwire_server.settings import Tenant
+
+from . import endings
+from .conclude import conclude
+from .hub import ConversationHub
+from .opening import created_event, request_record
+from .patience import until_answered
+from .roles import allows, require, role_of
+from .spec import TurnSpec, fingerprint
+from .threads import Threads
+from .turn import Turn
+from .writer import LostOwnership
+
+logger = logging.getLogger(__name__)
+
+# How long the repeat of a create waits for the first one, which another connection or node is just carrying out.
+_CONFIRM_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class CreateResult:
+    """A request that is durably owned. For a new one ``seq`` is where its events begin."""
+
+    conversation: ConversationRef
+    epoch: str
+    seq: int
+    state: str
+    is_duplicate: bool
+    begin: Callable[[], Awaitable[None]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelResult:
+    """The answer to a cancel. ``carry_out`` is called once the answer is out."""
+
+    outcome: str
+    state: str | None = None
+    carry_out: Callable[[], Awaitable[None]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A request that the principal may see."""
+
+    state: RequestState
+    answer: Message | None
+    """The answer, once the request has ended."""
+
+
+class Requests:
+    """Commands on requests, for all connections of the node."""
+
+    def __init__(self, hub: ConversationHub, threads: Threads, tasks: TaskGroup) -> None:
+        self._hub = hub
+        self._services = hub.services
+        self._threads = threads
+        self._tasks = tasks
+        self._creating: dict[RequestRef, anyio.Event] = {}
+        hub.author_left = self._author_left
+
+    # --- create ------------------------------------------------------------------------------------------
+
+    async def create(self, principal: Principal, tenant: Tenant, command: RequestCreate) -> CreateResult:
+        """Own the request, or attach to the one that has its id.
+
+        Raises `CommandError`; whatever it says but `unavailable`, the id is free afterwards or another's.
+        """
+        ref = RequestRef(principal.tenant_id, command.request_id)
+        while (other := self._creating.get(ref)) is not None:
+            await other.wait()
+        self._creating[ref] = done = anyio.Event()
+        try:
+            return await self._create(principal, tenant, command, ref)
+        finally:
+            del self._creating[ref]
+            done.set()
+
+    async def _create(
+        self, principal: Principal, tenant: Tenant, command: RequestCreate, ref: RequestRef
+    ) -> CreateResult:
+        op = uuid.uuid4().hex
+        print_ = fingerprint(principal.user_id, command.conversation_id, command)
+        held = await self._services.log.reserve(op, ref, command.conversation_id, principal.user_id, print_)
+        if (held.conversation_id, held.user_id, held.fingerprint) != (
+            command.conversation_id,
+            principal.user_id,
+            print_,
+        ):
+            raise _conflict(ref)
+        existing = await self._existing(ref, print_)
+        if existing is not None:
+            return existing
+        # From the claim on somebody owns the request: a client that leaves now must not leave it half made.
+        with anyio.CancelScope(shield=True):
+            try:
+                claimed = await self._claim(principal, tenant, command, ref, op)
+            except CommandError:
+                await self._services.log.release(op, ref)
+                raise
+            if claimed.mine:
+                await self._archive(claimed, op)
+        if not claimed.mine:
+            return await self._attach(ref)
+        return CreateResult(
+            conversation=claimed.owned.conversation,
+            epoch=claimed.owned.epoch,
+            seq=claimed.seq,
+            state="queued" if claimed.position is not None else "preparing",
+            is_duplicate=False,
+            begin=lambda: self._begin(claimed),
+        )
+
+    async def _existing(self, ref: RequestRef, print_: str) -> CreateResult | None:
+        """The request when it stands already, in the log or, long after, in the archive alone."""
+        info = await self._services.log.request(ref)
+        if info is not None:
+            return await self._attach(ref)
+        record = await self._services.archive.request(ref.tenant_id, ref.request_id)
+        if record is None:
+            return None
+        if record.fingerprint != print_:
+            await self._services.log.release(f"release:{ref.request_id}", ref)
+            raise _conflict(ref)
+        if record.state == "open":
+            return None  # its log is gone; the claim makes it anew and the archive recognises it
+        conversation = ConversationRef(ref.tenant_id, record.conversation_id)
+        position = await self._services.log.position(conversation)
+        return CreateResult(conversation, position.epoch, position.seq, record.state, True)
+
+    async def _attach(self, ref: RequestRef) -> CreateResult:
+        """A duplicate: wait until the first is durably owned, as this answer says the same."""
+        while True:
+            info = await self._services.log.request(ref)
+            if info is None:
+                raise CommandError(ErrorCode.UNAVAILABLE, "the first request of this id was not taken; send it again")
+            if info.confirmed:
+                break
+            await anyio.sleep(_CONFIRM_POLL_S)
+        position = await self._services.log.position(info.conversation)
+        return CreateResult(info.conversation, position.epoch, position.seq, info.state, True)
+
+    async def _claim(
+        self, principal: Principal, tenant: Tenant, command: RequestCreate, ref: RequestRef, op: str
+    ) -> Claimed:
+        if self._hub.is_draining:
+            raise CommandError(ErrorCode.UNAVAILABLE, "this server is going away; connect again and send it there")
+        limits = self._services.settings.limits
+        if self._hub.running_turns >= limits.running_turns:
+            raise CommandError(ErrorCode.OVERLOADED, "too many turns are running here", retry_after_ms=1000)
+        route = self._route(tenant, command)
+        record = await self._conversation(principal, command)
+        await self._check_parent(record, command)
+        spec = TurnSpec.create(command, principal.tenant_id, principal.user_id, tenant, route, self._services.now_ms())
+        claimed = await self._services.log.claim(
+            op,
+            ref,
+            spec.conversation,
+            spec.to_json(command),
+            base=Base(record.ordinal, record.head),
+            reject_busy=command.on_busy == "reject",
+            queue_limit=limits.queued_per_conversation,
+        )
+        if isinstance(claimed, Busy):
+            text = "too many requests wait in this conversation" if claimed.full else "a turn is running"
+            raise CommandError(ErrorCode.BUSY, text, request_id=command.request_id, details={"behind": claimed.behind})
+        return claimed
+
+    def _route(self, tenant: Tenant, command: RequestCreate) -> str:
+        router = self._services.router
+        name = command.route or tenant.route or router.default_route
+        if not router.has_route(name):
+            raise CommandError(ErrorCode.BAD_COMMAND, f"route: there is no route '{name}'")
+        return name
+
+    async def _conversation(self, principal: Principal, command: RequestCreate) -> ConversationRecord:
+        record = await self._hub.record(ConversationRef(principal.tenant_id, command.conversation_id))
+        if record is None:
+            record, _ = await self._threads.create(principal, command.conversation_id)
+        require(record, command.conversation_id, principal, "editor")
+        return record
+
+    async def _check_parent(self, record: ConversationRecord, command: RequestCreate) -> None:
+        if command.parent_id is None:
+            return
+        ref = ConversationRef(record.tenant_id, record.conversation_id)
+        if await self._services.archive.message(*_key(ref), command.parent_id) is not None:
+            return
+        live = await self._services.log.live(ref)
+        if not any(request.spec["answer_id"] == command.parent_id for request in live.requests):
+            raise CommandError(ErrorCode.NOT_FOUND, f"parent_id: no message '{command.parent_id}' in this conversation")
+
+    async def _archive(self, claimed: Claimed, op: str) -> None:
+        """The claim holds; the archive decides. If it says no the claim is undone, as if it had never been."""
+        record = request_record(claimed.owned)
+        try:
+            _, ours = await self._services.archive.insert_request(record.input.message_id, record)
+        except ArchiveUnavailable as error:
+            # Unknown: the turn begins all the same and archives itself; the client asks again. Known: undone.
+            if error.unknown:
+                self._tasks.start_soon(self._begin, claimed)
+            else:
+                self._went_on(claimed.owned, await self._services.log.release(op, claimed.owned.request))
+            raise CommandError(ErrorCode.UNAVAILABLE, "the archive does not answer; send it again") from error
+        if not ours:
+            self._went_on(claimed.owned, await self._services.log.release(op, claimed.owned.request))
+            raise _conflict(claimed.owned.request)
+
+    def _went_on(self, owned: Owned, following: Owned | None) -> None:
+        if following is not None:
+            self._hub.start(Turn(self._services, following))
+
+    async def _begin(self, claimed: Claimed) -> None:
+        """Show the request: a running one starts, a queued one says where it stands."""
+        owned = claimed.owned
+        if claimed.position is None:
+            self._hub.start(Turn(self._services, owned, is_archived=True))
+            return
+        queued = RequestQueued(
+            conversation_id=owned.conversation.conversation_id,
+            request_id=owned.request.request_id,
+            position=claimed.position,
+            behind=claimed.behind,
+        )
+        events: list[LogEvent] = [created_event(owned), queued]
+        append = Append(owned.request, owned.conversation, owned.fence, 0, events, state="queued")
+        (answer,) = await until_answered(lambda: self._services.log.append([append]), "queueing")
+        # Fenced: whoever finished the one before has started it meanwhile, and shows it itself.
+        cancels = [*owned.intents, *answer.intents] if isinstance(answer, Appended) else []
+        for intent in cancels:
+            await self._end_queued(owned.request, intent.body["by"], intent.body.get("reason"))
+
+    # --- status and cancel -------------------------------------------------------------------------------
+
+    async def find(self, principal: Principal, request_id: str) -> Found:
+        """The state of a request, for those who may view its conversation; `not_found` for all others."""
+        ref = RequestRef(principal.tenant_id, request_id)
+        info = await self._services.log.request(ref)
+        record = None
+        if info is None or info.phase is Phase.FINISHED:
+            record = await self._services.archive.request(*_request_key(ref))
+        conversation_id = info.conversation.conversation_id if info is not None else None
+        if conversation_id is None and record is not None:
+            conversation_id = record.conversation_id
+        if conversation_id is None or (info is not None and not info.confirmed):
+            raise _unknown(request_id)
+        conversation = await self._hub.record(ConversationRef(ref.tenant_id, conversation_id))
+        if conversation is None or role_of(conversation, principal) is None:
+            raise _unknown(request_id)
+        state = _state_of(info) if info is not None else _archived_state(record)
+        return Found(state, record.answer if record is not None else None)
+
+    async def cancel(self, principal: Principal, command: RequestCancel) -> CancelResult:
+        """Stop a request, known or not yet (SPEC section 4). What it answers is durable."""
+        ref = RequestRef(principal.tenant_id, command.request_id)
+        info = await self._services.log.request(ref)
+        any_user = False
+        if info is not None and info.user_id != principal.user_id:
+            any_user = await self._may_cancel(principal, info.conversation)
+        elif info is None:
+            record = await self._services.archive.request(*_request_key(ref))
+            if record is not None and record.state != "open":
+                conversation = await self._hub.record(ConversationRef(ref.tenant_id, record.conversation_id))
+                if conversation is not None and role_of(conversation, principal) is not None:
+                    return CancelResult("already_terminal", record.state)
+        posted = await self._post_cancel(ref, principal.user_id, command.reason, any_user=any_user, info=info)
+        return self._answer(ref, info, posted)
+
+    def _answer(self, ref: RequestRef, info: RequestInfo | None, posted: Posted) -> CancelResult:
+        match posted.outcome:
+            case PostOutcome.RECORDED:
+                return CancelResult("recorded")
+            case PostOutcome.SETTLED:
+                return CancelResult("already_terminal", posted.state)
+            case PostOutcome.ENDED:
+                assert posted.owned is not None
+                owned = posted.owned
+                return CancelResult("cancelling", carry_out=lambda: self._conclude(owned))
+        turn = None if info is None else self._hub.turn(info.conversation, ref.request_id)
+        if turn is not None and posted.intent is not None:
+            turn.hear([posted.intent])
+        return CancelResult("cancelling")
+
+    async def _may_cancel(self, principal: Principal, ref: ConversationRef) -> bool:
+        """An owner may cancel anybody's; a member without that right is told so, a stranger learns nothing."""
+        record = await self._hub.record(ref)
+        role = None if record is None else role_of(record, principal)
+        if role is None:
+            return False
+        if not allows(role, "owner"):
+            raise CommandError(ErrorCode.FORBIDDEN, "only its author or an owner of the conversation may cancel this")
+        return True
+
+    async def _post_cancel(
+        self, ref: RequestRef, user_id: str, reason: str | None, *, any_user: bool, info: RequestInfo | None
+    ) -> Posted:
+        body = {"by": user_id, "reason": reason}
+        ending = None
+        if info is not None and info.phase is Phase.QUEUED:
+            ending = self._queued_ending(info, user_id, reason)
+        return await self._services.log.post(
+            f"cancel:{uuid.uuid4().hex}", ref, "cancel", body, user_id=user_id, any_user=any_user, ending=ending
+        )
+
+    def _queued_ending(self, info: RequestInfo, by: str, reason: str | None) -> dict[str, object]:
+        spec = TurnSpec.from_json(info.spec, info.ordinal)
+        draft = endings.cancelled(by, reason)
+        answer = Message(
+            message_id=spec.answer_id,
+            request_id=spec.request_id,
+            role="assistant",
+            status=draft.status,
+            created_at=self._services.now_ms(),
+            parent_id=spec.input_id,
+            ordinal=spec.ordinal,
+        )
+        return endings.seal_ending(draft, answer, None, ())
+
+    async def _end_queued(self, ref: RequestRef, by: str, reason: str | None) -> None:
+        info = await until_answered(lambda: self._services.log.request(ref), "looking at a request")
+        if info is None:
+            return
+        posted = await until_answered(
+            lambda: self._post_cancel(ref, by, reason, any_user=True, info=info), "cancelling a queued request"
+        )
+        answer = self._answer(ref, info, posted)
+        if answer.carry_out is not None:
+            await answer.carry_out()
+
+    async def _conclude(self, owned: Owned) -> None:
+        assert owned.ending is not None
+        try:
+            self._hub.went_on(owned.conversation, await conclude(self._services, owned, owned.ending))
+        except LostOwnership:
+            logger.info("request %s was ended by another", owned.request.request_id)
+
+    # --- the rest ----------------------------------------------------------------------------------------
+
+    async def cancel_all(self, ref: ConversationRef, by: str) -> None:
+        """Cancel everything that has not ended in a conversation, and wait for the ends: it will be deleted."""
+        live = await self._services.log.live(ref)
+        for request in live.requests:
+            await self._cancel_live(RequestRef(ref.tenant_id, request.request_id), by, "conversation deleted")
+        while await self._services.log.running([ref]):
+            await anyio.sleep(_CONFIRM_POLL_S)
+
+    async def feedback(self, principal: Principal, command: FeedbackCreate) -> None:
+        """Keep a rating of a request that the principal may see."""
+        await self.find(principal, command.request_id)
+        await self._services.archive.add_feedback(
+            principal.tenant_id,
+            command.request_id,
+            principal.user_id,
+            rating=command.rating,
+            comment=command.comment,
+            at=self._services.now_ms(),
+        )
+
+    async def _cancel_live(self, ref: RequestRef, by: str, reason: str) -> None:
+        info = await self._services.log.request(ref)
+        if info is not None and info.phase in (Phase.QUEUED, Phase.RUNNING):
+            posted = await self._post_cancel(ref, by, reason, any_user=True, info=info)
+            answer = self._answer(ref, info, posted)
+            if answer.carry_out is not None:
+                await answer.carry_out()
+
+    def _author_left(self, ref: ConversationRef, user_id: str) -> None:
+        self._tasks.start_soon(self._cancel_if_gone, ref, user_id, name="disconnect grace")
+
+    async def _cancel_if_gone(self, ref: ConversationRef, user_id: str) -> None:
+        """`on_disconnect: "cancel"`: after the grace time without a connection of the author following."""
+        try:
+            live = await self._services.log.live(ref)
+            bound = [r for r in live.requests if r.spec["on_disconnect"] == "cancel" and r.spec["user_id"] == user_id]
+            if not bound:
+                return
+            await anyio.sleep(self._services.settings.limits.disconnect_grace_s)
+            conversation = self._hub.find(ref)
+            if self._hub.is_draining or (conversation is not None and conversation.is_present(user_id)):
+                return
+            for request in bound:
+                await self._cancel_live(RequestRef(ref.tenant_id, request.request_id), user_id, "disconnected")
+        except (LogUnavailable, ArchiveUnavailable) as error:
+            logger.warning("requests of a user who left were not cancelled: %s", error)
+
+
+def _key(ref: ConversationRef) -> tuple[str, str]:
+    return ref.tenant_id, ref.conversation_id
+
+
+def _request_key(ref: RequestRef) -> tuple[str, str]:
+    return ref.tenant_id, ref.request_id
+
+
+def _conflict(ref: RequestRef) -> CommandError:
+    return CommandError(
+        ErrorCode.IDEMPOTENCY_CONFLICT,
+        "this request_id was used for something else; choose a new one",
+        request_id=ref.request_id,
+    )
+
+
+def _unknown(request_id: str) -> CommandError:
+    return CommandError(ErrorCode.NOT_FOUND, f"no request '{request_id}'", request_id=request_id)
+
+
+def _state_of(info: RequestInfo) -> RequestState:
+    return RequestState(
+        request_id=info.request.request_id,
+        conversation_id=info.conversation.conversation_id,
+        state=info.state,  # type: ignore[arg-type]
+        message_id=info.spec["answer_id"] if info.phase is not Phase.QUEUED else None,
+        run=info.run,
+        last_seq=info.last_seq,
+        created_at=info.spec["created_at"],
+        position=info.position,
+    )
+
+
+def _archived_state(record: RequestRecord | None) -> RequestState:
+    assert record is not None, "one of log and archive knows the request"
+    return RequestState(
+        request_id=record.request_id,
+        conversation_id=record.conversation_id,
+        state="preparing" if record.state == "open" else record.state,  # type: ignore[arg-type]
+        message_id=record.answer_id,
+        run=record.run,
+        last_seq=0,
+        created_at=record.created_at,
+    )

@@ -1,0 +1,38 @@
+"""What conversations and turns work with, put together once by ``app``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from turnwire_server.archive.base import Archive
+from turnwire_server.eventlog.base import EventLog
+from turnwire_server.eventlog.group_commit import GroupCommit
+from turnwire_server.gateway.router import Router
+from turnwire_server.gateway.usage import TokenCounter
+from turnwire_server.settings import Settings
+from turnwire_server.telemetry.metrics import Metrics
+from turnwire_server.tools.executor import ToolExecutor
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Shared by all turns and conversations of the node. ``clock`` gives seconds since the Unix epoch.
+
+    ``checkpoint`` does the storage's own housekeeping, now and then.
+    """
+
+    settings: Settings
+    log: EventLog
+    archive: Archive
+    commit: GroupCommit
+    router: Router
+    tools: ToolExecutor
+    counter: TokenCounter
+    metrics: Metrics
+    checkpoint: Callable[[], Awaitable[None]]
+    clock: Callable[[], float] = field(default=time.time)
+
+    def now_ms(self) -> int:
+        return int(self.clock() * 1000)

@@ -1,0 +1,74 @@
+"""The state of a conversation at exactly one seq (SPEC section 3, DESIGN section 3).
+
+One look at the log gives its end S, what is live and from which checkpoint; folding the entries up to S gives the
+live requests as of S; the archive adds what has ended, and nothing newer. A bounded number is built at once, and all
+who need the same one share it.
+"""
+
+from __future__ import annotations
+
+import anyio
+
+from turnwire_protocol import ConversationSnapshot, Message, RequestFold
+from turnwire_server.eventlog.base import ConversationRef, Live
+
+from .recovery import entries_of, fold_from, fold_with
+from .services import Services
+
+
+class Snapshots:
+    """Builds snapshots for the whole node."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        limits = services.settings.limits
+        self._limiter = anyio.CapacityLimiter(limits.snapshot_concurrency)
+        self._messages = limits.snapshot_messages
+        self._bytes = limits.snapshot_bytes
+        self._shared: dict[ConversationRef, ConversationSnapshot] = {}
+
+    async def build(self, ref: ConversationRef) -> ConversationSnapshot:
+        """The newest snapshot. Raises `LogUnavailable` or `ArchiveUnavailable`."""
+        async with self._limiter:
+            live = await self._services.log.live(ref)
+            known = self._shared.get(ref)
+            if known is not None and (known.epoch, known.seq) == (live.position.epoch, live.position.seq):
+                return known
+            snapshot = await self._build(ref, live)
+        self._services.metrics.snapshots_total.inc()
+        self._shared = {ref: snapshot} if len(self._shared) > 64 else {**self._shared, ref: snapshot}
+        return snapshot
+
+    async def _build(self, ref: ConversationRef, live: Live) -> ConversationSnapshot:
+        folds = await self._folds(ref, live)
+        page = await self._services.archive.messages(
+            ref.tenant_id,
+            ref.conversation_id,
+            leaf=live.base.head,
+            limit=self._messages,
+            max_bytes=self._bytes,
+            up_to_ordinal=live.base.ordinal,
+            without=list(folds),
+        )
+        return ConversationSnapshot(
+            conversation_id=ref.conversation_id,
+            epoch=live.position.epoch,
+            seq=live.position.seq,
+            messages=list[Message](page.items),
+            before=page.next,
+            active=[fold.to_active() for fold in folds.values()],
+        )
+
+    async def _folds(self, ref: ConversationRef, live: Live) -> dict[str, RequestFold]:
+        start: dict[str, tuple[int, RequestFold | None]] = {
+            request.request_id: (request.checkpoint_seq, fold_from(request.checkpoint, request.checkpoint_seq))
+            for request in live.requests
+        }
+        folds: dict[str, RequestFold | None] = {request_id: fold for request_id, (_, fold) in start.items()}
+        if start:
+            after = min(max(request.checkpoint_seq, request.first_seq - 1) for request in live.requests)
+            for entry in await entries_of(self._services.log, ref, after):
+                request_id = entry.request_id
+                if entry.seq <= live.position.seq and request_id in start and entry.seq > start[request_id][0]:
+                    folds[request_id] = fold_with(folds[request_id], entry)
+        return {request_id: fold for request_id, fold in folds.items() if fold is not None}

@@ -1,0 +1,111 @@
+"""What a turn is to do, as it is stored with its claim: enough to run it on any node after any crash.
+
+Made once from `request.create` and never changed, but for the ordinal and parent that the claim gives it. It holds
+the tenant's configuration of that moment, because a turn keeps the configuration it started with (DESIGN section 6).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import orjson
+
+from turnwire_protocol import Message, RequestCreate, TextPart
+from turnwire_server.eventlog.base import ConversationRef, Owned, RequestRef
+from turnwire_server.settings import Tenant
+
+
+def fingerprint(user_id: str, conversation_id: str, command: RequestCreate) -> str:
+    """Equal for the same content under one request id: user, conversation, parent and decoded input."""
+    parent = "" if command.from_root else command.parent_id
+    content = [user_id, conversation_id, parent, [part.text for part in command.parts()]]
+    return hashlib.sha256(orjson.dumps(content)).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnSpec:
+    """See the module. ``created_at`` is in milliseconds since the Unix epoch."""
+
+    tenant_id: str
+    conversation_id: str
+    request_id: str
+    user_id: str
+    fingerprint: str
+    input_id: str
+    answer_id: str
+    texts: tuple[str, ...]
+    created_at: int
+    route: str | None
+    on_disconnect: Literal["continue", "cancel"]
+    tenant: Mapping[str, Any]
+    metadata: Mapping[str, Any] | None = None
+    ordinal: int = 0
+    parent_id: str | None = None
+
+    @classmethod
+    def create(
+        cls, command: RequestCreate, tenant_id: str, user_id: str, tenant: Tenant, route: str, now_ms: int
+    ) -> Self:
+        """The spec of a new request."""
+        unique = uuid.uuid4().hex[:20]
+        return cls(
+            tenant_id=tenant_id,
+            conversation_id=command.conversation_id,
+            request_id=command.request_id,
+            user_id=user_id,
+            fingerprint=fingerprint(user_id, command.conversation_id, command),
+            input_id=f"msg_{unique}u",
+            answer_id=f"msg_{unique}a",
+            texts=tuple(part.text for part in command.parts()),
+            created_at=now_ms,
+            route=route,
+            on_disconnect=command.on_disconnect,
+            tenant={
+                "system_prompt": tenant.system_prompt,
+                "max_context_tokens": tenant.max_context_tokens,
+                "max_output_tokens": tenant.max_output_tokens,
+            },
+            metadata=command.metadata,
+        )
+
+    def to_json(self, command: RequestCreate) -> dict[str, Any]:
+        """For the claim. Without ``parent_id`` the claim puts the conversation's newest message there."""
+        kept = {name: getattr(self, name) for name in self.__slots__ if name not in ("parent_id", "ordinal")}
+        if command.parent_id is not None or command.from_root:
+            kept["parent_id"] = command.parent_id
+        return kept
+
+    @classmethod
+    def from_owned(cls, owned: Owned) -> Self:
+        return cls.from_json(owned.spec, owned.ordinal)
+
+    @classmethod
+    def from_json(cls, spec: Mapping[str, Any], ordinal: int) -> Self:
+        known = {name: spec[name] for name in cls.__slots__ if name in spec}
+        return cls(**{**known, "texts": tuple(spec["texts"]), "ordinal": ordinal})
+
+    @property
+    def conversation(self) -> ConversationRef:
+        return ConversationRef(self.tenant_id, self.conversation_id)
+
+    @property
+    def request(self) -> RequestRef:
+        return RequestRef(self.tenant_id, self.request_id)
+
+    def user_message(self) -> Message:
+        """The user's message as it is stored."""
+        return Message(
+            message_id=self.input_id,
+            request_id=self.request_id,
+            role="user",
+            author=self.user_id,
+            parts=[TextPart(text=text) for text in self.texts],
+            status="complete",
+            created_at=self.created_at,
+            parent_id=self.parent_id,
+            ordinal=self.ordinal,
+        )

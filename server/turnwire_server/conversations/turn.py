@@ -1,0 +1,250 @@
+"""A turn: one run of one request on this node, from its first event to its end.
+
+It runs in the node's task group, in one cancel scope, under a fence, and outlives every connection. What happens:
+say that the message exists, answer (`steps`), decide the ending once (seal), archive it, finish. A cancel that is
+stored before the seal wins, whatever was drafted. Losing ownership stops the turn without another word; being killed
+stops it anywhere, and whoever takes over goes on from the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+
+from turnwire_protocol import Message, MessageStarted, RequestFold, StepFailed, ToolCallPart, ToolFailed, to_wire
+from turnwire_server.eventlog.base import Fenced, Finished, Intent, LogUnavailable, Owned, Sealed
+
+from . import endings
+from .conclude import conclude
+from .endings import Draft
+from .history import branch_before
+from .ledger import Ledger
+from .opening import created_event, ensure_archived, new_fold
+from .patience import until_answered
+from .services import Services
+from .spec import TurnSpec
+from .steps import Answer, Progress
+from .writer import LostOwnership, TurnWriter
+
+logger = logging.getLogger(__name__)
+
+_INTERNAL = "the server failed while answering; the fault has been logged, and you can try again"
+
+
+class Turn:
+    """Made by whoever owns the request; `run` is called once. ``recovered`` is what a taker found in the log."""
+
+    def __init__(
+        self,
+        services: Services,
+        owned: Owned,
+        *,
+        fold: RequestFold | None = None,
+        ledger: Ledger | None = None,
+        progress: Progress | None = None,
+        give_up: Draft | None = None,
+        is_archived: bool = False,
+    ) -> None:
+        self.owned = owned
+        self.spec = TurnSpec.from_owned(owned)
+        self._services = services
+        self._fold = fold or new_fold(owned)
+        self._ledger = ledger or Ledger(services.counter)
+        self._progress = progress or Progress()
+        self._recovered = fold is not None
+        self._give_up = give_up
+        self._is_archived = is_archived
+        self._scope = anyio.CancelScope()
+        self._cancel: Intent | None = None
+        self._draining = False
+        limits, storage = services.settings.limits, services.settings.storage
+        self._writer = TurnWriter(
+            owned,
+            self._fold,
+            services.commit,
+            heard=self.hear,
+            checkpoint=self._checkpoint,
+            checkpoint_events=limits.checkpoint_events,
+            checkpoint_bytes=limits.checkpoint_bytes,
+            stall_s=storage.outage_hold_s,
+            stall_chars=storage.outage_buffer_bytes,
+        )
+        self._head: dict[str, Any] = {"conversation_id": self.spec.conversation_id, "request_id": self.spec.request_id}
+        self.hear(owned.intents)
+
+    def __repr__(self) -> str:
+        return f"<Turn {self.owned.request.request_id} run={self.owned.run} {self._fold.state}>"
+
+    def hear(self, intents: Sequence[Intent]) -> None:
+        """Intents from the inbox. The first cancel stops whatever the turn is doing, at once."""
+        for intent in intents:
+            self._writer.taken = max(self._writer.taken, intent.k)
+            if intent.kind == "cancel" and self._cancel is None:
+                self._cancel = intent
+                self._scope.cancel()
+
+    def drain(self) -> None:
+        """The node is going away and will not wait any longer: end here, with what there is."""
+        self._draining = True
+        self._scope.cancel()
+
+    async def run(self) -> Finished | None:
+        """Run to the end. None when the turn is no longer this node's."""
+        try:
+            ending = self.owned.ending
+            if ending is None:
+                ending = await self._decide()
+            return await conclude(self._services, self.owned, ending)
+        except LostOwnership:
+            logger.warning("request %s was taken over or deleted", self.owned.request.request_id)
+            return None
+
+    async def _decide(self) -> dict[str, Any]:
+        try:
+            return await self._seal(await self._answer())
+        except LostOwnership:
+            raise
+        except Exception:
+            # A bug of ours must not leave the turn hanging: everybody would wait for its end.
+            logger.exception("request %s could not be ended as it should", self.owned.request.request_id)
+            return await self._seal(endings.failed("internal", _INTERNAL, retryable=True))
+
+    # --- answering ---------------------------------------------------------------------------------------
+
+    async def _answer(self) -> Draft:
+        """Everything up to the draft of the ending."""
+        writer = self._writer
+        if writer.n == 0:
+            if not self._is_archived and not await ensure_archived(self._services.archive, self.owned):
+                raise LostOwnership  # the id belongs to an older request, which the archive has
+            writer.event(created_event(self.owned))
+        draft: Draft | None = self._give_up
+        try:
+            if draft is None and self._cancel is None:
+                draft = await self._try_answer()
+        except LogUnavailable:
+            draft = endings.failed("unavailable", "the server could not store the answer in time", retryable=True)
+        if self._cancel is not None:
+            draft = self._cancelled()
+        elif self._draining:
+            self._tell_drain()
+            draft = endings.incomplete("node_lost")
+        elif draft is None:
+            draft = endings.incomplete("deadline")
+        await writer.flush()
+        self._fail_open_calls()
+        await writer.flush()
+        return draft
+
+    async def _try_answer(self) -> Draft | None:
+        limits = self._services.settings.limits
+        age_s = (self._services.now_ms() - self.spec.created_at) / 1000 if self._recovered else 0.0
+        self._scope.deadline = anyio.current_time() + max(limits.turn_deadline_s - age_s, 0.0)
+        with self._scope:
+            history = await until_answered(self._history, "reading the history")
+            answer = Answer(self._services, self.spec, self._writer, self._ledger, self._progress, self.owned.run)
+            if self._fold.message_id is None:
+                self._writer.event(
+                    MessageStarted(
+                        **self._head, message_id=self.spec.answer_id, run=self.owned.run, route=self.spec.route
+                    )
+                )
+            elif self._recovered and self._progress.stage == "model":
+                self._take_back(answer)
+            try:
+                return await answer.run(history)
+            except (LostOwnership, LogUnavailable):
+                raise
+            except Exception:
+                logger.exception("request %s failed", self.spec.request_id)
+                return endings.failed("internal", _INTERNAL, retryable=True)
+        return None
+
+    async def _history(self) -> list[Message]:
+        return await branch_before(self._services.archive, self.spec)
+
+    def _take_back(self, answer: Answer) -> None:
+        """A step that died with its node in mid-air: say so, and begin it again."""
+        lost = self._ledger.attempts[-1] if self._ledger.attempts else None
+        if lost is not None and lost.outcome == "node_lost":
+            self._writer.event(
+                StepFailed(
+                    **self._head, step=lost.step, attempt=lost.attempt, deployment=lost.deployment, reason="node_lost"
+                )
+            )
+        if self._writer.buffer.parts > self._progress.part:
+            answer.reset_step()
+
+    def _tell_drain(self) -> None:
+        last = self._ledger.attempts[-1] if self._ledger.attempts else None
+        if last is not None and last.outcome == "cancelled":
+            self._writer.event(
+                StepFailed(
+                    **self._head, step=last.step, attempt=last.attempt, deployment=last.deployment, reason="drain"
+                )
+            )
+
+    def _cancelled(self) -> Draft:
+        assert self._cancel is not None
+        return endings.cancelled(self._cancel.body["by"], self._cancel.body.get("reason"))
+
+    def _fail_open_calls(self) -> None:
+        """Every call in history has a truthful result, those that the ending cut short too."""
+        for call in self._fold.partial.to_parts():
+            if not isinstance(call, ToolCallPart) or call.state in ("completed", "failed"):
+                continue
+            ran = call.state == "running"
+            self._writer.event(
+                ToolFailed(
+                    **self._head,
+                    call_id=call.call_id,
+                    outcome="cancelled" if ran else "never_started",
+                    error="the turn ended while this ran" if ran else "the turn ended before this was run",
+                )
+            )
+
+    # --- ending ------------------------------------------------------------------------------------------
+
+    async def _seal(self, draft: Draft) -> dict[str, Any]:
+        owned, writer, log = self.owned, self._writer, self._services.log
+        while True:
+            ending = self._ending(draft)
+            op = f"seal:{owned.request.request_id}:{owned.fence}"
+            answer = await until_answered(
+                lambda ending=ending, op=op: log.seal(  # type: ignore[misc]
+                    op, owned.request, owned.fence, ending, taken=writer.taken
+                ),
+                "sealing",
+            )
+            if isinstance(answer, Sealed):
+                return answer.ending
+            if isinstance(answer, Fenced):
+                raise LostOwnership
+            self.hear(answer.intents)
+            draft = self._cancelled()
+
+    def _ending(self, draft: Draft) -> dict[str, Any]:
+        started = self._fold.message_id is not None
+        answer = self._fold.message(draft.status)
+        if answer is None:  # it never started: the answer is empty, but it is what later messages follow
+            answer = Message(
+                message_id=self.spec.answer_id,
+                request_id=self.spec.request_id,
+                role="assistant",
+                status=draft.status,
+                created_at=self._services.now_ms(),
+                parent_id=self.spec.input_id,
+                ordinal=self.spec.ordinal,
+            )
+        usage = self._ledger.usage_fields() if started else None
+        return endings.seal_ending(draft, answer, usage, self._ledger.usage_rows())
+
+    def _checkpoint(self) -> dict[str, Any]:
+        return {
+            "active": to_wire(self._fold.to_active()),
+            "ledger": self._ledger.to_json(),
+            "progress": self._progress.to_json(),
+        }

@@ -1,0 +1,169 @@
+"""One turn's way into the log: gathers its events, hands them to group commit, folds what is written.
+
+At most one append of a turn is under way; what comes meanwhile melts together and goes with the next. The fold is
+the turn's own view of itself: it holds what was handed over, and once `flush` has returned exactly what is in the
+log. Above is the turn; below are `DeltaBuffer` and `eventlog.group_commit`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
+
+from turnwire_protocol import RequestEvent, RequestFold
+from turnwire_server.eventlog.base import Append, Appended, Fenced, Intent, LogUnavailable, Owned
+from turnwire_server.eventlog.group_commit import GroupCommit
+
+from .deltas import DeltaBuffer, DeltaType
+
+
+class LostOwnership(Exception):
+    """A later owner has the turn, or its conversation is gone: write nothing more."""
+
+
+class TurnWriter:
+    """Not to be shared: one turn, one writer."""
+
+    def __init__(
+        self,
+        owned: Owned,
+        fold: RequestFold,
+        commit: GroupCommit,
+        *,
+        heard: Callable[[Sequence[Intent]], None],
+        checkpoint: Callable[[], dict[str, Any]],
+        checkpoint_events: int,
+        checkpoint_bytes: int,
+        stall_s: float,
+        stall_chars: int,
+    ) -> None:
+        self.fold = fold
+        self.buffer = DeltaBuffer(owned.conversation.conversation_id, owned.request.request_id, fold.partial)
+        self.taken = owned.taken
+        self._owned = owned
+        self._commit = commit
+        self._heard = heard
+        self._checkpoint = checkpoint
+        self._checkpoint_events = checkpoint_events
+        self._checkpoint_bytes = checkpoint_bytes
+        self._stall_s = stall_s
+        self._stall_chars = stall_chars
+        self._n = owned.n
+        self._inflight: list[RequestEvent] = []
+        self._since_checkpoint = 0
+        self._bytes_since_checkpoint = 0
+        self._want_checkpoint = False
+        self._changed = anyio.Event()
+        self._lost = False
+        self._stalled_at: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<TurnWriter {self._owned.request.request_id} n={self._n} waiting={len(self.buffer)}>"
+
+    @property
+    def n(self) -> int:
+        """How many events of this turn are in the log."""
+        return self._n
+
+    def text(self, kind: DeltaType, text: str) -> None:
+        """Text from the model. Returns at once; see `room`."""
+        self.buffer.add_text(kind, text)
+        self._wake()
+
+    def event(self, event: RequestEvent, *, checkpoint: bool = False) -> None:
+        """Any other event. With ``checkpoint`` the turn's own state is stored in the same step."""
+        self.buffer.add(event)
+        self._want_checkpoint |= checkpoint
+        self._wake()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `room` would wait or raise."""
+        return self.buffer.pending_chars > self._stall_chars or self._lost or self._stalled_at is not None
+
+    async def room(self) -> None:
+        """Wait while too much waits for the log.
+
+        Raises `LostOwnership`, and `LogUnavailable` once the log has not answered for the allowed time or the
+        buffer of an outage is full: then the provider must not be read any further.
+        """
+        while True:
+            if self._lost:
+                raise LostOwnership
+            if self._stalled_at is not None and (
+                time.monotonic() - self._stalled_at > self._stall_s or self.buffer.pending_chars > self._stall_chars
+            ):
+                raise LogUnavailable("the log did not answer for too long")
+            if self.buffer.pending_chars <= self._stall_chars:
+                return
+            await self._changed.wait()
+
+    async def flush(self) -> None:
+        """Wait until everything said so far is in the log. Raises `LostOwnership`."""
+        while (len(self.buffer) or self._inflight) and not self._lost:
+            await self._changed.wait()
+        if self._lost:
+            raise LostOwnership
+
+    # --- called by group commit ------------------------------------------------------------------------
+
+    def take(self) -> Append | None:
+        if self._inflight or not len(self.buffer) or self._lost:
+            return None
+        events = self.buffer.take()
+        for event in events:
+            self.fold.apply(event)
+        self._inflight = events
+        self._since_checkpoint += len(events)
+        self._bytes_since_checkpoint += sum(len(getattr(event, "text", "")) for event in events)
+        due = self._want_checkpoint or (
+            self._since_checkpoint >= self._checkpoint_events or self._bytes_since_checkpoint >= self._checkpoint_bytes
+        )
+        if due:
+            self._want_checkpoint = False
+            self._since_checkpoint = self._bytes_since_checkpoint = 0
+        return Append(
+            request=self._owned.request,
+            conversation=self._owned.conversation,
+            fence=self._owned.fence,
+            n=self._n,
+            events=events,
+            taken=self.taken,
+            state=self.fold.state,
+            checkpoint=self._checkpoint() if due else None,
+        )
+
+    def written(self, answer: Appended | Fenced) -> None:
+        inflight, self._inflight = self._inflight, []
+        self._stalled_at = None
+        if isinstance(answer, Fenced):
+            self._lost = True
+        else:
+            self._n += len(inflight)
+            self.fold.last_seq = answer.entries[-1].seq
+            if not self.fold.answer_created_at:
+                for event, entry in zip(inflight, answer.entries, strict=True):
+                    if event.type == "message.started":
+                        self.fold.answer_created_at = entry.ts
+            if answer.intents:
+                self.taken = answer.intents[-1].k
+                self._heard(answer.intents)
+            if len(self.buffer):
+                self._commit.wake(self)
+        self._tell()
+
+    def stalled(self, error: LogUnavailable) -> None:
+        if self._stalled_at is None:
+            self._stalled_at = time.monotonic()
+        self._tell()
+
+    def _wake(self) -> None:
+        if not self._inflight:
+            self._commit.wake(self)
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()

@@ -1,0 +1,85 @@
+"""Group commit: while one write of the log is under way, the appends of all turns gather for the next.
+
+A writer that has something says so once (`wake`) and is asked for it only when the log is free, so that it can
+merge what came in between. One task does all appends of the node; no task is woken per delta. When the log does
+not answer, the same batch is sent again with growing pauses: appends carry ``(fence, n)`` and are safe to repeat.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import anyio
+
+from .base import Append, Appended, EventLog, Fenced, LogUnavailable
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 1.0
+
+
+class Writer(Protocol):
+    """Something that has events for the log: a turn."""
+
+    def take(self) -> Append | None:
+        """Hand over everything gathered so far, to be written now. None when there is nothing."""
+
+    def written(self, answer: Appended | Fenced) -> None:
+        """The answer to what was taken. May `wake` again at once."""
+
+    def stalled(self, error: LogUnavailable) -> None:
+        """The log did not answer; the same append is tried again."""
+
+
+class Observer(Protocol):
+    """Counts and times the writes."""
+
+    def append(self, turns: int, events: int) -> AbstractContextManager[object]:
+        """Around one write of the log."""
+
+
+class GroupCommit:
+    """Runs in a task of its own (`run`) for as long as there are writers."""
+
+    def __init__(self, log: EventLog, observe: Observer) -> None:
+        self._log = log
+        self._observe = observe
+        self._waiting: dict[Writer, None] = {}
+        self._wakeup = anyio.Event()
+
+    def __repr__(self) -> str:
+        return f"<GroupCommit waiting={len(self._waiting)}>"
+
+    def wake(self, writer: Writer) -> None:
+        """``writer`` has something to write; it will be asked for it."""
+        self._waiting[writer] = None
+        self._wakeup.set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._wakeup.wait()
+            self._wakeup = anyio.Event()
+            waiting, self._waiting = self._waiting, {}
+            taken = [(writer, append) for writer in waiting if (append := writer.take()) is not None]
+            if taken:
+                await self._write([writer for writer, _ in taken], [append for _, append in taken])
+
+    async def _write(self, writers: list[Writer], batch: list[Append]) -> None:
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                with self._observe.append(len(batch), sum(len(append.events) for append in batch)):
+                    answers = await self._log.append(batch)
+                break
+            except LogUnavailable as error:
+                logger.warning("the log does not take events: %s", error)
+                for writer in writers:
+                    writer.stalled(error)
+                await anyio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_S)
+        for writer, answer in zip(writers, answers, strict=True):
+            writer.written(answer)

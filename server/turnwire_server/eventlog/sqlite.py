@@ -1,0 +1,829 @@
+"""The embedded event log: the steps as SQL, in the writer thread of `turnwire_server.sqlite.Database`.
+
+Each step is one function over a connection; group commit puts many into one transaction. A step decides before
+it writes, so that a refused one leaves nothing behind. The lock file of the database is the lease: whoever holds
+it is the only node, and all that an earlier start owned is orphaned. The rows of a request keep what its steps
+answered, so that a repeat finds the first answer.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import orjson
+
+from turnwire_protocol import Entry, LogEvent, encode_body
+from turnwire_server.sqlite import Database, DatabaseUnavailable
+
+from .base import (
+    Append,
+    Appended,
+    Base,
+    Busy,
+    Claimed,
+    ConversationRef,
+    Fenced,
+    Finished,
+    Intent,
+    Listener,
+    Live,
+    LiveRequest,
+    LogUnavailable,
+    Owned,
+    Page,
+    Phase,
+    Position,
+    Posted,
+    PostOutcome,
+    RequestInfo,
+    RequestRef,
+    Reservation,
+    Sealed,
+    Unheard,
+)
+
+T = TypeVar("T")
+Row = sqlite3.Row
+Connection = sqlite3.Connection
+
+SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS log_conversations (
+        ck INTEGER PRIMARY KEY, tenant TEXT NOT NULL, conversation TEXT NOT NULL, epoch TEXT NOT NULL,
+        last_seq INTEGER NOT NULL DEFAULT 0, last_ts INTEGER NOT NULL DEFAULT 0,
+        trimmed INTEGER NOT NULL DEFAULT 0, ordinal INTEGER NOT NULL DEFAULT 0, head TEXT,
+        UNIQUE (tenant, conversation))""",
+    """CREATE TABLE IF NOT EXISTS log_events (
+        ck INTEGER NOT NULL, seq INTEGER NOT NULL, ts INTEGER NOT NULL, rk INTEGER, n INTEGER, body BLOB NOT NULL,
+        PRIMARY KEY (ck, seq)) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS log_requests (
+        rk INTEGER PRIMARY KEY, tenant TEXT NOT NULL, request TEXT NOT NULL, conversation TEXT NOT NULL,
+        user TEXT NOT NULL, fingerprint TEXT NOT NULL, at INTEGER NOT NULL, reserve_op TEXT NOT NULL,
+        phase TEXT NOT NULL, ck INTEGER, state TEXT NOT NULL DEFAULT 'preparing', owner TEXT NOT NULL DEFAULT '',
+        ordinal INTEGER NOT NULL DEFAULT 0, fence INTEGER NOT NULL DEFAULT 0, run INTEGER NOT NULL DEFAULT 1,
+        n INTEGER NOT NULL DEFAULT 0, claim_seq INTEGER NOT NULL DEFAULT 0, last_seq INTEGER NOT NULL DEFAULT 0,
+        taken INTEGER NOT NULL DEFAULT 0, spec BLOB, checkpoint BLOB, checkpoint_seq INTEGER NOT NULL DEFAULT 0,
+        floor INTEGER NOT NULL DEFAULT 0, claim_op TEXT, takeover_op TEXT, post_op TEXT, ending BLOB,
+        finish_n INTEGER, next_rk INTEGER,
+        archived INTEGER NOT NULL DEFAULT 1,
+        UNIQUE (tenant, request))""",
+    """CREATE INDEX IF NOT EXISTS log_requests_live ON log_requests (ck, ordinal)
+        WHERE phase IN ('queued', 'running', 'sealed')""",
+    "CREATE INDEX IF NOT EXISTS log_requests_at ON log_requests (at) WHERE phase IN ('reserved', 'finished')",
+    """CREATE TABLE IF NOT EXISTS log_inbox (
+        rk INTEGER NOT NULL, k INTEGER NOT NULL, op TEXT NOT NULL, kind TEXT NOT NULL, body BLOB NOT NULL,
+        PRIMARY KEY (rk, k)) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS log_recorded (
+        tenant TEXT NOT NULL, request TEXT NOT NULL, user TEXT NOT NULL, at INTEGER NOT NULL, op TEXT NOT NULL,
+        kind TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (tenant, request, user)) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS log_recorded_at ON log_recorded (at)",
+    """CREATE TABLE IF NOT EXISTS log_ops (
+        op TEXT PRIMARY KEY, ck INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, at INTEGER NOT NULL
+        ) WITHOUT ROWID""",
+)
+
+_LIVE = "phase IN ('queued', 'running', 'sealed')"
+# One request at a time has the floor of its conversation: from its claim or its turn in the queue until `finish`.
+# A queued request that was cancelled is sealed without ever having had it.
+_WAITED_FOR = "(floor = 1 OR phase = 'queued')"
+
+
+class SqliteEventLog:
+    """`EventLog` on SQLite. ``clock`` gives seconds since the Unix epoch and is injected for tests."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        retention_s: float,
+        reservation_s: float,
+        recorded_cancel_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.owner = uuid.uuid4().hex
+        self._db = database
+        self._retention_s = retention_s
+        self._reservation_s = reservation_s
+        self._recorded_cancel_s = recorded_cancel_s
+        self._clock = clock
+        self._listeners: list[Listener] = []
+        self._watched: set[ConversationRef] = set()
+
+    async def open(self) -> None:
+        """The database is opened by whoever made it, with `SCHEMA`; there is nothing else to do."""
+
+    async def aclose(self) -> None:
+        self._listeners.clear()
+
+    def listen(self, listener: Listener) -> None:
+        self._listeners.append(listener)
+
+    def watch(self, conversation: ConversationRef) -> None:
+        self._watched.add(conversation)
+
+    def unwatch(self, conversation: ConversationRef) -> None:
+        self._watched.discard(conversation)
+
+    # --- the steps -----------------------------------------------------------------------------------
+
+    async def reserve(
+        self, op: str, request: RequestRef, conversation_id: str, user_id: str, fingerprint: str
+    ) -> Reservation:
+        now = self._now()
+
+        def step(db: Connection) -> Reservation:
+            row = _request_row(db, request)
+            if row is not None and row["phase"] == Phase.RESERVED and row["at"] < now - self._reservation_s * 1000:
+                db.execute("DELETE FROM log_requests WHERE rk = ?", (row["rk"],))
+                row = None
+            if row is None:
+                db.execute(
+                    "INSERT INTO log_requests (tenant, request, conversation, user, fingerprint, at, reserve_op,"
+                    " phase) VALUES (?, ?, ?, ?, ?, ?, ?, 'reserved')",
+                    (request.tenant_id, request.request_id, conversation_id, user_id, fingerprint, now, op),
+                )
+                held, fresh = (conversation_id, user_id, fingerprint), True
+            else:
+                held = (row["conversation"], row["user"], row["fingerprint"])
+                fresh = row["phase"] == Phase.RESERVED and held == (conversation_id, user_id, fingerprint)
+            return Reservation(fresh, *held)
+
+        return await self._write(step)
+
+    async def release(self, op: str, request: RequestRef) -> Owned | None:
+        def step(db: Connection) -> Owned | None:
+            row = _request_row(db, request)
+            if row is None or row["n"] > 0 or row["phase"] not in (Phase.RESERVED, Phase.QUEUED, Phase.RUNNING):
+                return None
+            db.execute("DELETE FROM log_requests WHERE rk = ?", (row["rk"],))
+            db.execute("DELETE FROM log_inbox WHERE rk = ?", (row["rk"],))
+            if row["phase"] == Phase.RESERVED:
+                return None
+            # The newest message is again the one before, unless somebody has built on it meanwhile.
+            spec = orjson.loads(row["spec"])
+            db.execute(
+                "UPDATE log_conversations SET head = ? WHERE ck = ? AND head = ?",
+                (spec.get("parent_id"), row["ck"], spec.get("answer_id")),
+            )
+            return self._promote(db, row["ck"])
+
+        return await self._write(step)
+
+    async def claim(
+        self,
+        op: str,
+        request: RequestRef,
+        conversation: ConversationRef,
+        spec: dict[str, Any],
+        *,
+        base: Base,
+        reject_busy: bool,
+        queue_limit: int,
+    ) -> Claimed | Busy:
+        now = self._now()
+
+        def step(db: Connection) -> Claimed | Busy:
+            row = _request_row(db, request)
+            if row is None:
+                raise LogUnavailable(f"request {request.request_id} lost its reservation before it was claimed")
+            if row["phase"] != Phase.RESERVED:
+                return self._claimed(db, row, mine=row["claim_op"] == op)
+            log = self._conversation_row(db, conversation)
+            assert log is not None
+            waiting = db.execute(
+                f"SELECT request FROM log_requests WHERE ck = ? AND {_LIVE} AND {_WAITED_FOR} ORDER BY ordinal",
+                (log["ck"],),
+            ).fetchall()
+            if waiting and (reject_busy or len(waiting) > queue_limit):
+                return Busy(waiting[0]["request"], full=not reject_busy)
+            ordinal = max(log["ordinal"], base.ordinal) + 1
+            head = base.head if base.ordinal > log["ordinal"] else log["head"]
+            stored = {"parent_id": head, **spec}
+            phase = Phase.QUEUED if waiting else Phase.RUNNING
+            db.execute(
+                "UPDATE log_requests SET phase = ?, state = ?, floor = ?, claim_op = ?, ck = ?, owner = ?,"
+                " ordinal = ?, fence = ?, claim_seq = ?, last_seq = ?, spec = ? WHERE rk = ?",
+                (
+                    phase,
+                    "queued" if waiting else "preparing",
+                    not waiting,
+                    op,
+                    log["ck"],
+                    self.owner,
+                    ordinal,
+                    self._fence(0),
+                    log["last_seq"],
+                    log["last_seq"],
+                    orjson.dumps(stored),
+                    row["rk"],
+                ),
+            )
+            db.execute(
+                "UPDATE log_conversations SET ordinal = ?, head = ? WHERE ck = ?",
+                (ordinal, stored.get("answer_id", head), log["ck"]),
+            )
+            for kind, body in self._recorded(db, request, row["user"], now):
+                _put(db, row["rk"], op, kind, body)
+            row = _request_row(db, request)
+            assert row is not None
+            return self._claimed(db, row, mine=True)
+
+        return await self._write(step)
+
+    async def append(self, batch: Sequence[Append]) -> Sequence[Appended | Fenced]:
+        # Encoded here, on the event loop, once: the same bytes go to the disk and to every follower.
+        bodies = [[encode_body(event) for event in append.events] for append in batch]
+        now = self._now()
+
+        def step(db: Connection) -> list[Appended | Fenced]:
+            return [self._append_one(db, append, body, now) for append, body in zip(batch, bodies, strict=True)]
+
+        answers = await self._write(step)
+        for append, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, Appended):
+                self._tell(append.conversation, answer.epoch, answer.entries)
+        return answers
+
+    def _append_one(self, db: Connection, append: Append, bodies: list[bytes], now: int) -> Appended | Fenced:
+        row = _request_row(db, append.request)
+        if row is None or row["fence"] != append.fence or row["phase"] not in (Phase.RUNNING, Phase.QUEUED):
+            return Fenced()
+        skip = row["n"] - append.n
+        entries = _entries_of(db, row, append.n, append.n + min(skip, len(bodies))) if skip > 0 else []
+        if skip < 0:
+            raise AssertionError("a turn counts its own events; a gap in n is a bug in its writer")
+        fresh = bodies[skip:]
+        if fresh:
+            added = self._add(db, row["ck"], fresh, now, row["rk"], row["n"])
+            entries = [*entries, *added]
+            db.execute(
+                "UPDATE log_requests SET n = ?, last_seq = ?, state = coalesce(?, state) WHERE rk = ?",
+                (row["n"] + len(fresh), added[-1].seq, append.state, row["rk"]),
+            )
+            if append.checkpoint is not None:
+                db.execute(
+                    "UPDATE log_requests SET checkpoint = ?, checkpoint_seq = ? WHERE rk = ?",
+                    (orjson.dumps(append.checkpoint), added[-1].seq, row["rk"]),
+                )
+        (epoch,) = db.execute("SELECT epoch FROM log_conversations WHERE ck = ?", (row["ck"],)).fetchone()
+        return Appended(epoch, entries, _intents(db, row["rk"], append.taken))
+
+    async def emit(self, op: str, conversation: ConversationRef, events: Sequence[LogEvent]) -> Sequence[Entry]:
+        bodies = [encode_body(event) for event in events]
+        now = self._now()
+
+        def step(db: Connection) -> tuple[str, list[Entry]]:
+            log = self._conversation_row(db, conversation)
+            assert log is not None
+            done = db.execute("SELECT ck, first, last FROM log_ops WHERE op = ?", (op,)).fetchone()
+            if done is not None:
+                return log["epoch"], _entries(db, done["ck"], done["first"], done["last"])
+            entries = self._add(db, log["ck"], bodies, now, None, None)
+            if entries:
+                db.execute(
+                    "INSERT INTO log_ops (op, ck, first, last, at) VALUES (?, ?, ?, ?, ?)",
+                    (op, log["ck"], entries[0].seq, entries[-1].seq, now),
+                )
+            return log["epoch"], entries
+
+        epoch, entries = await self._write(step)
+        self._tell(conversation, epoch, entries)
+        return entries
+
+    async def post(
+        self,
+        op: str,
+        request: RequestRef,
+        kind: str,
+        body: dict[str, Any],
+        *,
+        user_id: str,
+        any_user: bool = False,
+        ending: dict[str, Any] | None = None,
+    ) -> Posted:
+        now = self._now()
+
+        def step(db: Connection) -> Posted:
+            row = _request_row(db, request)
+            # Between reserve and claim there is no inbox yet; the record is heard by the claim, also when this
+            # one is refused and the client tries again.
+            if row is None or row["phase"] == Phase.RESERVED or (row["user"] != user_id and not any_user):
+                mine = row is None or row["user"] == user_id
+                return self._record(db, op, request, kind, body, user_id, now) if mine else _RECORDED
+            if db.execute("SELECT 1 FROM log_recorded WHERE op = ?", (op,)).fetchone():
+                return _RECORDED
+            seen = db.execute("SELECT k FROM log_inbox WHERE rk = ? AND op = ?", (row["rk"], op)).fetchone()
+            if seen is not None:
+                intent = Intent(seen["k"], kind, body)
+                if row["post_op"] == op:
+                    return Posted(PostOutcome.ENDED, "cancelled", intent, self._owned(db, row))
+                return Posted(PostOutcome.STORED, intent=intent)
+            if row["phase"] in (Phase.SEALED, Phase.FINISHED):
+                return Posted(PostOutcome.SETTLED, orjson.loads(row["ending"])["outcome"])
+            intent = _put(db, row["rk"], op, kind, body)
+            # Not before its creator has shown it (n > 0): until then the creator hears the intent itself.
+            if row["phase"] == Phase.QUEUED and ending is not None and row["n"] > 0:
+                return self._end_queued(db, row, op, intent, ending)
+            return Posted(PostOutcome.STORED, intent=intent)
+
+        return await self._write(step)
+
+    async def seal(
+        self, op: str, request: RequestRef, fence: int, ending: dict[str, Any], *, taken: int
+    ) -> Sealed | Unheard | Fenced:
+        def step(db: Connection) -> Sealed | Unheard | Fenced:
+            row = _request_row(db, request)
+            if row is None or row["fence"] != fence:
+                return Fenced()
+            if row["ending"] is not None:
+                return Sealed(orjson.loads(row["ending"]))
+            if ending["outcome"] != "cancelled":
+                unheard = _intents(db, row["rk"], taken)
+                if any(intent.kind == "cancel" for intent in unheard):
+                    return Unheard(unheard)
+            db.execute(
+                "UPDATE log_requests SET phase = 'sealed', state = ?, ending = ? WHERE rk = ?",
+                (ending["outcome"], orjson.dumps(ending), row["rk"]),
+            )
+            return Sealed(ending)
+
+        return await self._write(step)
+
+    async def finish(
+        self, op: str, request: RequestRef, fence: int, events: Sequence[LogEvent], *, archived: bool = True
+    ) -> Finished | Fenced:
+        bodies = [encode_body(event) for event in events]
+        now = self._now()
+
+        def step(db: Connection) -> tuple[str, ConversationRef, Finished] | Fenced:
+            row = _request_row(db, request)
+            if row is None or row["fence"] != fence or row["phase"] not in (Phase.SEALED, Phase.FINISHED):
+                return Fenced()
+            log = db.execute("SELECT * FROM log_conversations WHERE ck = ?", (row["ck"],)).fetchone()
+            ref = ConversationRef(log["tenant"], log["conversation"])
+            if row["phase"] == Phase.FINISHED:
+                return log["epoch"], ref, self._finished_before(db, row)
+            entries = self._add(db, row["ck"], bodies, now, row["rk"], row["n"])
+            db.execute(
+                "UPDATE log_requests SET phase = 'finished', owner = '', floor = 0, archived = ?,"
+                " finish_n = ?, n = ?, last_seq = ?, at = ?, checkpoint = NULL WHERE rk = ?",
+                (archived, row["n"], row["n"] + len(bodies), entries[-1].seq, now, row["rk"]),
+            )
+            following = self._promote(db, row["ck"])
+            if following is not None:
+                next_row = _request_row(db, following.request)
+                assert next_row is not None
+                db.execute("UPDATE log_requests SET next_rk = ? WHERE rk = ?", (next_row["rk"], row["rk"]))
+            return log["epoch"], ref, Finished(entries, following, self._waiting(db, row["ck"]))
+
+        answer = await self._write(step)
+        if isinstance(answer, Fenced):
+            return answer
+        epoch, ref, finished = answer
+        self._tell(ref, epoch, finished.entries)
+        return finished
+
+    async def archived(self, request: RequestRef) -> None:
+        key = (request.tenant_id, request.request_id)
+        await self._write(
+            lambda db: db.execute("UPDATE log_requests SET archived = 1 WHERE tenant = ? AND request = ?", key)
+        )
+
+    async def take_over(self, op: str, request: RequestRef) -> Owned | None:
+        def step(db: Connection) -> Owned | None:
+            row = _request_row(db, request)
+            if row is None or row["phase"] not in (Phase.QUEUED, Phase.RUNNING, Phase.SEALED):
+                return None
+            if row["owner"] == self.owner:
+                return self._owned(db, row) if row["takeover_op"] == op else None
+            # A queued request has nobody who ran it: becoming its owner is no further run.
+            run = row["run"] + (row["phase"] == Phase.RUNNING and row["n"] > 0)
+            db.execute(
+                "UPDATE log_requests SET owner = ?, fence = ?, run = ?, takeover_op = ? WHERE rk = ?",
+                (self.owner, self._fence(row["fence"]), run, op, row["rk"]),
+            )
+            row = _request_row(db, request)
+            assert row is not None
+            return self._owned(db, row)
+
+        return await self._write(step)
+
+    async def rebuild(
+        self, op: str, conversation: ConversationRef, base: Base, requests: Sequence[tuple[RequestRef, dict[str, Any]]]
+    ) -> Sequence[RequestRef]:
+        now = self._now()
+
+        def step(db: Connection) -> list[RequestRef]:
+            log = self._conversation_row(db, conversation)
+            assert log is not None
+            if base.ordinal > log["ordinal"]:
+                db.execute(
+                    "UPDATE log_conversations SET ordinal = ?, head = ? WHERE ck = ?",
+                    (base.ordinal, base.head, log["ck"]),
+                )
+            entered = []
+            for request, spec in sorted(requests, key=lambda pair: int(pair[1]["ordinal"])):
+                if _request_row(db, request) is not None:
+                    continue
+                first = not self._waited_for(db, log["ck"])
+                db.execute(
+                    "INSERT INTO log_requests (tenant, request, conversation, user, fingerprint, at, reserve_op,"
+                    " phase, state, floor, ck, ordinal, fence, claim_seq, last_seq, spec)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        request.tenant_id,
+                        request.request_id,
+                        conversation.conversation_id,
+                        spec["user_id"],
+                        spec["fingerprint"],
+                        now,
+                        op,
+                        Phase.RUNNING if first else Phase.QUEUED,
+                        "preparing" if first else "queued",
+                        first,
+                        log["ck"],
+                        spec["ordinal"],
+                        self._fence(0),
+                        log["last_seq"],
+                        log["last_seq"],
+                        orjson.dumps(spec),
+                    ),
+                )
+                entered.append(request)
+            return entered
+
+        return await self._write(step)
+
+    async def delete(self, op: str, conversation: ConversationRef) -> None:
+        def step(db: Connection) -> None:
+            log = self._conversation_row(db, conversation, create=False)
+            if log is None:
+                return
+            ck = log["ck"]
+            db.execute("DELETE FROM log_inbox WHERE rk IN (SELECT rk FROM log_requests WHERE ck = ?)", (ck,))
+            db.execute("DELETE FROM log_requests WHERE ck = ?", (ck,))
+            db.execute("DELETE FROM log_events WHERE ck = ?", (ck,))
+            db.execute("DELETE FROM log_ops WHERE ck = ?", (ck,))
+            db.execute("DELETE FROM log_conversations WHERE ck = ?", (ck,))
+
+        await self._write(step)
+
+    # --- looking -------------------------------------------------------------------------------------
+
+    async def position(self, conversation: ConversationRef) -> Position:
+        row = await self._read(lambda db: self._conversation_row(db, conversation, create=False))
+        if row is None:
+            row = await self._write(lambda db: self._conversation_row(db, conversation))
+        assert row is not None
+        return _position(row)
+
+    async def read(self, conversation: ConversationRef, after: int, *, limit: int, max_bytes: int) -> Page:
+        def look(db: Connection) -> Page:
+            log = self._conversation_row(db, conversation, create=False)
+            if log is None:
+                return Page(Position("", 0, 0), ())
+            entries: list[Entry] = []
+            size = 0
+            if after >= log["trimmed"]:
+                rows = db.execute(
+                    "SELECT seq, ts, body FROM log_events WHERE ck = ? AND seq > ? ORDER BY seq LIMIT ?",
+                    (log["ck"], after, limit),
+                )
+                for row in rows:
+                    size += len(row[2])
+                    if entries and size > max_bytes:
+                        break
+                    entries.append(Entry(row[0], row[1], row[2]))
+            return Page(_position(log), entries)
+
+        return await self._read(look)
+
+    async def live(self, conversation: ConversationRef) -> Live:
+        await self.position(conversation)  # makes the log when there is none
+
+        def look(db: Connection) -> Live | None:
+            log = self._conversation_row(db, conversation, create=False)
+            if log is None:
+                return None
+            rows = db.execute(
+                f"SELECT * FROM log_requests WHERE ck = ? AND {_LIVE} ORDER BY ordinal DESC", (log["ck"],)
+            )
+            head = log["head"]
+            requests: list[LiveRequest] = []
+            for row in rows:
+                spec = orjson.loads(row["spec"])
+                if row["n"] == 0:  # not shown to anybody yet, so the conversation still ends before it
+                    head = spec["parent_id"] if head == spec["answer_id"] else head
+                    continue
+                requests.append(
+                    LiveRequest(
+                        row["request"],
+                        row["ordinal"],
+                        spec,
+                        _loads(row["checkpoint"]),
+                        row["checkpoint_seq"],
+                        row["claim_seq"] + 1,
+                    )
+                )
+            return Live(_position(log), Base(log["ordinal"], head), requests[::-1])
+
+        live = await self._read(look)
+        if live is None:
+            raise LogUnavailable("the conversation was deleted meanwhile")
+        return live
+
+    async def request(self, request: RequestRef) -> RequestInfo | None:
+        def look(db: Connection) -> RequestInfo | None:
+            row = _request_row(db, request)
+            if row is None or row["phase"] == Phase.RESERVED:
+                return None
+            return self._info(db, row)
+
+        return await self._read(look)
+
+    async def running(self, conversations: Sequence[ConversationRef]) -> set[ConversationRef]:
+        def look(db: Connection) -> set[ConversationRef]:
+            found = set()
+            for ref in conversations:
+                log = self._conversation_row(db, ref, create=False)
+                if log is not None and self._waited_for(db, log["ck"]):
+                    found.add(ref)
+            return found
+
+        return await self._read(look)
+
+    async def orphans(self) -> Sequence[RequestInfo]:
+        def look(db: Connection) -> list[RequestInfo]:
+            rows = db.execute(
+                f"SELECT * FROM log_requests WHERE {_LIVE} AND owner != ? ORDER BY ck, ordinal",
+                (self.owner,),
+            ).fetchall()
+            return [self._info(db, row) for row in rows]
+
+        return await self._read(look)
+
+    async def unarchived(self) -> Sequence[Owned]:
+        def look(db: Connection) -> list[Owned]:
+            rows = db.execute("SELECT * FROM log_requests WHERE phase = 'finished' AND archived = 0 ORDER BY at")
+            return [self._owned(db, row) for row in rows.fetchall()]
+
+        return await self._read(look)
+
+    async def trim(self) -> int:
+        now = self._now()
+
+        def step(db: Connection) -> int:
+            keep = now - int(self._retention_s * 1000)
+            db.execute(
+                "DELETE FROM log_inbox WHERE rk IN"
+                " (SELECT rk FROM log_requests WHERE phase = 'finished' AND archived = 1 AND at < ?)",
+                (keep,),
+            )
+            db.execute("DELETE FROM log_requests WHERE phase = 'finished' AND archived = 1 AND at < ?", (keep,))
+            db.execute(
+                "DELETE FROM log_requests WHERE phase = 'reserved' AND at < ?", (now - self._reservation_s * 1000,)
+            )
+            db.execute("DELETE FROM log_recorded WHERE at < ?", (now - self._recorded_cancel_s * 1000,))
+            db.execute("DELETE FROM log_ops WHERE at < ?", (keep,))
+            return sum(_trim_one(db, row["ck"], keep) for row in _trimmable(db, keep))
+
+        return await self._write(step)
+
+    async def ping(self) -> None:
+        await self._write(lambda db: db.execute("SELECT 1").fetchone())
+
+    # --- parts of steps ------------------------------------------------------------------------------
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+    def _fence(self, previous: int) -> int:
+        return max(previous + 1, int(self._clock() * 1_000_000))
+
+    def _tell(self, conversation: ConversationRef, epoch: str, entries: Sequence[Entry]) -> None:
+        if entries and conversation in self._watched:
+            for listener in self._listeners:
+                listener(conversation, epoch, entries)
+
+    async def _write(self, step: Callable[[Connection], T]) -> T:
+        try:
+            return await self._db.write(step)
+        except DatabaseUnavailable as error:
+            raise LogUnavailable(str(error)) from error
+
+    async def _read(self, look: Callable[[Connection], T]) -> T:
+        try:
+            return await self._db.read(look)
+        except DatabaseUnavailable as error:
+            raise LogUnavailable(str(error)) from error
+
+    def _conversation_row(self, db: Connection, ref: ConversationRef, *, create: bool = True) -> Row | None:
+        query = "SELECT * FROM log_conversations WHERE tenant = ? AND conversation = ?"
+        row: Row | None = db.execute(query, (ref.tenant_id, ref.conversation_id)).fetchone()
+        if row is None and create:
+            db.execute(
+                "INSERT INTO log_conversations (tenant, conversation, epoch) VALUES (?, ?, ?)",
+                (ref.tenant_id, ref.conversation_id, uuid.uuid4().hex[:16]),
+            )
+            row = db.execute(query, (ref.tenant_id, ref.conversation_id)).fetchone()
+        return row
+
+    def _add(
+        self, db: Connection, ck: int, bodies: Sequence[bytes], now: int, rk: int | None, n: int | None
+    ) -> list[Entry]:
+        last_seq, last_ts = db.execute("SELECT last_seq, last_ts FROM log_conversations WHERE ck = ?", (ck,)).fetchone()
+        ts = max(now, last_ts)
+        entries = [Entry(last_seq + 1 + i, ts, body) for i, body in enumerate(bodies)]
+        db.executemany(
+            "INSERT INTO log_events (ck, seq, ts, rk, n, body) VALUES (?, ?, ?, ?, ?, ?)",
+            [(ck, entry.seq, ts, rk, None if n is None else n + i, entry.body) for i, entry in enumerate(entries)],
+        )
+        db.execute(
+            "UPDATE log_conversations SET last_seq = ?, last_ts = ? WHERE ck = ?", (last_seq + len(bodies), ts, ck)
+        )
+        return entries
+
+    def _recorded(self, db: Connection, request: RequestRef, user_id: str, now: int) -> list[tuple[str, Any]]:
+        rows = db.execute(
+            "SELECT kind, body FROM log_recorded WHERE tenant = ? AND request = ? AND user = ? AND at >= ?",
+            (request.tenant_id, request.request_id, user_id, now - self._recorded_cancel_s * 1000),
+        )
+        return [(row["kind"], orjson.loads(row["body"])) for row in rows]
+
+    def _record(
+        self, db: Connection, op: str, request: RequestRef, kind: str, body: dict[str, Any], user_id: str, now: int
+    ) -> Posted:
+        db.execute(
+            "INSERT INTO log_recorded (tenant, request, user, at, op, kind, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET at = excluded.at",
+            (request.tenant_id, request.request_id, user_id, now, op, kind, orjson.dumps(body)),
+        )
+        return _RECORDED
+
+    def _end_queued(self, db: Connection, row: Row, op: str, intent: Intent, ending: dict[str, Any]) -> Posted:
+        db.execute(
+            "UPDATE log_requests SET phase = 'sealed', state = 'cancelled', ending = ?, owner = ?, fence = ?,"
+            " post_op = ?, taken = ? WHERE rk = ?",
+            (orjson.dumps(ending), self.owner, self._fence(row["fence"]), op, intent.k, row["rk"]),
+        )
+        return Posted(PostOutcome.ENDED, "cancelled", intent, self._owned(db, _row(db, row["rk"])))
+
+    def _promote(self, db: Connection, ck: int) -> Owned | None:
+        """Give the floor to the next queued request, if nobody has it."""
+        if db.execute(f"SELECT 1 FROM log_requests WHERE ck = ? AND {_LIVE} AND floor = 1", (ck,)).fetchone():
+            return None
+        row = db.execute(
+            "SELECT rk, fence FROM log_requests WHERE ck = ? AND phase = 'queued' ORDER BY ordinal LIMIT 1", (ck,)
+        ).fetchone()
+        if row is None:
+            return None
+        db.execute(
+            "UPDATE log_requests SET phase = 'running', state = 'preparing', floor = 1, owner = ?, fence = ?"
+            " WHERE rk = ?",
+            (self.owner, self._fence(row["fence"]), row["rk"]),
+        )
+        return self._owned(db, _row(db, row["rk"]))
+
+    def _finished_before(self, db: Connection, row: Row) -> Finished:
+        entries = _entries_of(db, row, row["finish_n"], row["n"])
+        following = None if row["next_rk"] is None else _row(db, row["next_rk"])
+        # The successor is handed out again only while it stands as it was handed out.
+        if following is not None and (following["owner"] != self.owner or following["n"] > 2):
+            following = None
+        return Finished(
+            entries, None if following is None else self._owned(db, following), self._waiting(db, row["ck"])
+        )
+
+    def _claimed(self, db: Connection, row: Row, *, mine: bool) -> Claimed:
+        position, behind = self._place(db, row)
+        return Claimed(self._owned(db, row), row["claim_seq"], mine, position, behind)
+
+    def _place(self, db: Connection, row: Row) -> tuple[int | None, str | None]:
+        """A queued request's position, from 1, and the one right before it."""
+        if row["phase"] != Phase.QUEUED:
+            return None, None
+        ahead = db.execute(
+            f"SELECT request FROM log_requests WHERE ck = ? AND {_LIVE} AND {_WAITED_FOR} AND ordinal < ?"
+            " ORDER BY floor DESC, ordinal",
+            (row["ck"], row["ordinal"]),
+        ).fetchall()
+        return max(len(ahead), 1), ahead[0]["request"] if ahead else None
+
+    def _waiting(self, db: Connection, ck: int) -> list[str]:
+        rows = db.execute("SELECT request FROM log_requests WHERE ck = ? AND phase = 'queued' ORDER BY ordinal", (ck,))
+        return [row["request"] for row in rows]
+
+    def _waited_for(self, db: Connection, ck: int) -> bool:
+        query = f"SELECT 1 FROM log_requests WHERE ck = ? AND {_LIVE} AND {_WAITED_FOR} LIMIT 1"
+        return db.execute(query, (ck,)).fetchone() is not None
+
+    def _owned(self, db: Connection, row: Row) -> Owned:
+        log = db.execute("SELECT epoch FROM log_conversations WHERE ck = ?", (row["ck"],)).fetchone()
+        return Owned(
+            request=RequestRef(row["tenant"], row["request"]),
+            conversation=ConversationRef(row["tenant"], row["conversation"]),
+            phase=Phase(row["phase"]),
+            spec=orjson.loads(row["spec"]),
+            ordinal=row["ordinal"],
+            fence=row["fence"],
+            run=row["run"],
+            n=row["n"],
+            taken=row["taken"],
+            first_seq=row["claim_seq"] + 1,
+            epoch=log["epoch"],
+            checkpoint=_loads(row["checkpoint"]),
+            checkpoint_seq=row["checkpoint_seq"],
+            ending=_loads(row["ending"]),
+            intents=tuple(_intents(db, row["rk"], row["taken"])),
+        )
+
+    def _info(self, db: Connection, row: Row) -> RequestInfo:
+        return RequestInfo(
+            request=RequestRef(row["tenant"], row["request"]),
+            conversation=ConversationRef(row["tenant"], row["conversation"]),
+            user_id=row["user"],
+            fingerprint=row["fingerprint"],
+            phase=Phase(row["phase"]),
+            state=row["state"],
+            run=row["run"],
+            ordinal=row["ordinal"],
+            last_seq=row["last_seq"],
+            confirmed=row["n"] > 0,
+            spec=orjson.loads(row["spec"]),
+            position=self._place(db, row)[0],
+        )
+
+
+_RECORDED = Posted(PostOutcome.RECORDED)
+
+
+def _row(db: Connection, rk: int) -> Row:
+    row: Row = db.execute("SELECT * FROM log_requests WHERE rk = ?", (rk,)).fetchone()
+    return row
+
+
+def _request_row(db: Connection, request: RequestRef) -> Row | None:
+    row: Row | None = db.execute(
+        "SELECT * FROM log_requests WHERE tenant = ? AND request = ?", (request.tenant_id, request.request_id)
+    ).fetchone()
+    return row
+
+
+def _position(log: Row) -> Position:
+    return Position(log["epoch"], log["last_seq"], log["trimmed"])
+
+
+def _put(db: Connection, rk: int, op: str, kind: str, body: dict[str, Any]) -> Intent:
+    (k,) = db.execute("SELECT coalesce(max(k), 0) + 1 FROM log_inbox WHERE rk = ?", (rk,)).fetchone()
+    db.execute(
+        "INSERT INTO log_inbox (rk, k, op, kind, body) VALUES (?, ?, ?, ?, ?)", (rk, k, op, kind, orjson.dumps(body))
+    )
+    return Intent(k, kind, body)
+
+
+def _intents(db: Connection, rk: int, after: int) -> list[Intent]:
+    rows = db.execute("SELECT k, kind, body FROM log_inbox WHERE rk = ? AND k > ? ORDER BY k", (rk, after))
+    return [Intent(row[0], row[1], orjson.loads(row[2])) for row in rows]
+
+
+def _entries(db: Connection, ck: int, first: int, last: int) -> list[Entry]:
+    rows = db.execute(
+        "SELECT seq, ts, body FROM log_events WHERE ck = ? AND seq BETWEEN ? AND ? ORDER BY seq", (ck, first, last)
+    )
+    return [Entry(row[0], row[1], row[2]) for row in rows]
+
+
+def _entries_of(db: Connection, request: Row, first_n: int, end_n: int) -> list[Entry]:
+    rows = db.execute(
+        "SELECT seq, ts, body FROM log_events WHERE ck = ? AND seq > ? AND rk = ? AND n >= ? AND n < ? ORDER BY seq",
+        (request["ck"], request["claim_seq"], request["rk"], first_n, end_n),
+    )
+    return [Entry(row[0], row[1], row[2]) for row in rows]
+
+
+def _trimmable(db: Connection, keep: int) -> list[Row]:
+    return db.execute(
+        "SELECT ck FROM log_conversations c WHERE trimmed < last_seq AND"
+        " (SELECT ts FROM log_events e WHERE e.ck = c.ck ORDER BY seq LIMIT 1) < ?",
+        (keep,),
+    ).fetchall()
+
+
+def _trim_one(db: Connection, ck: int, keep: int) -> int:
+    """Cut a log below ``keep``, but not what the newest checkpoint of a live request still needs after it."""
+    (old,) = db.execute("SELECT max(seq) FROM log_events WHERE ck = ? AND ts < ?", (ck, keep)).fetchone()
+    (needed,) = db.execute(
+        f"SELECT min(max(checkpoint_seq, claim_seq)) FROM log_requests WHERE ck = ? AND {_LIVE}", (ck,)
+    ).fetchone()
+    cut = old if needed is None else min(old, needed)
+    gone = db.execute("DELETE FROM log_events WHERE ck = ? AND seq <= ?", (ck, cut)).rowcount
+    if gone > 0:
+        db.execute("UPDATE log_conversations SET trimmed = ? WHERE ck = ?", (cut, ck))
+    return max(gone, 0)
+
+
+def _loads(data: bytes | None) -> Any:
+    return None if data is None else orjson.loads(data)

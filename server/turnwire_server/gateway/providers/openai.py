@@ -1,0 +1,296 @@
+"""Any server that speaks the OpenAI chat protocol, through the openai SDK and its aiohttp transport.
+
+The SDK makes the request, the credentials and the headers; its own stream is not used. The raw bytes are
+split and decoded here, which costs a tenth (DESIGN: the hot path), and nothing underneath retries: attempts
+are counted by the turn. One HTTP client per deployment, shared by its streams.
+
+Above: `gateway.router`. Beside: `chat_chunks` decodes, `openai_faults` names what went wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import anyio
+import httpx2
+import openai
+from openai import AsyncOpenAI, DefaultAioHttpClient
+
+from turnwire_server.gateway.deadline import Deadline
+from turnwire_server.gateway.errors import ProviderError
+from turnwire_server.gateway.provider import Chunk, ChunkStream, ModelRequest, Usage
+from turnwire_server.gateway.providers.chat_chunks import ChatDecoder
+from turnwire_server.gateway.providers.openai_faults import Faults
+from turnwire_server.settings import Deployment
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+KEEPALIVE_S = 4.0
+"""Unused connections are dropped before the server drops them (uvicorn does after 5 s): a request sent into a
+connection that is just being closed is lost, and nothing here sends it again."""
+
+USAGE_WAIT_S = 2.0
+"""After the finish reason only the usage is missing; a server that leaves it out must not hold the answer."""
+
+DRAIN_S = 0.1
+"""After `[DONE]` the end of the body is already on its way; with it the connection can be used again."""
+
+CLOSE_S = 1.0
+"""Closing a socket does not wait for the other side; this only bounds what a library might do besides."""
+
+
+class OpenAIProvider:
+    """A deployment at an OpenAI-compatible server. Close it with `aclose` when no stream is open any more."""
+
+    def __init__(self, deployment: Deployment, api_key: str | None) -> None:
+        self._deployment = deployment
+        self._faults = Faults(deployment.name, api_key=api_key, api_key_env=deployment.api_key_env)
+        self._slots = anyio.Semaphore(deployment.max_concurrency, fast_acquire=True)
+        self._client = _client_for(deployment, api_key)
+        # Said with each request, so that no key from the environment gets in its place.
+        self._headers = {"Authorization": f"Bearer {api_key}" if api_key else openai.Omit()}
+        base_url = deployment.base_url or OPENAI_URL
+        # OpenAI's newer models refuse the old name, most other servers know no other.
+        self._limit_field = "max_completion_tokens" if _is_openai(base_url) else "max_tokens"
+
+    def __repr__(self) -> str:
+        return f"OpenAIProvider({self._deployment.name!r}, model={self._deployment.model!r})"
+
+    @property
+    def deployment(self) -> Deployment:
+        return self._deployment
+
+    def stream(self, request: ModelRequest) -> ChunkStream:
+        """As `Provider.stream`."""
+        return _ChatStream(self._client, self._slots, self._deployment, self._faults, self._arguments_for(request))
+
+    async def aclose(self) -> None:
+        """As `Provider.aclose`."""
+        await self._client.close()
+
+    def _arguments_for(self, request: ModelRequest) -> dict[str, Any]:
+        body: dict[str, Any] = {"messages": request.messages}
+        if request.tools:
+            body["tools"] = request.tools
+        if request.max_output_tokens is not None:
+            body[self._limit_field] = request.max_output_tokens
+        if request.user is not None:
+            body["user"] = request.user
+        return {
+            "model": self._deployment.model,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "extra_headers": self._headers,
+            # The SDK walks every message of an argument through its type hints, 0.1 ms each, and changes
+            # nothing; what is in `extra_body` it takes as it is.
+            "messages": [],
+            "extra_body": body,
+        }
+
+
+class _ChatStream:
+    """One call: a context manager around the connection, and the iterator of its chunks."""
+
+    def __init__(
+        self,
+        client: AsyncOpenAI,
+        slots: anyio.Semaphore,
+        deployment: Deployment,
+        faults: Faults,
+        arguments: dict[str, Any],
+    ) -> None:
+        self._client = client
+        self._slots = slots
+        self._deployment = deployment
+        self._faults = faults
+        self._arguments = arguments
+        self._exit = AsyncExitStack()
+        self._failure: ProviderError | None = None
+        self._anything_came = False
+        self._at_end = False
+        # Set when entered:
+        self._deadline: Deadline
+        self._decoder: ChatDecoder
+        self._data: AsyncGenerator[bytes]
+        self._total_at = 0.0
+        self._wait_until = 0.0
+        self._limit: Callable[[], ProviderError]
+
+    async def __aenter__(self) -> Self:
+        await self._take_slot()
+        try:
+            await self._open()
+        except BaseException:
+            await self._exit.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._exit.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[Chunk]:
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            if self._at_end:
+                raise StopAsyncIteration
+            data = await self._read()
+            if data is not None:
+                chunks = self._decoder.feed(data)
+                self._anything_came = True
+            else:
+                chunks = self._decoder.end()
+                self._at_end = True
+            if chunks:
+                self._note_progress(chunks)
+            self._judge()
+            if chunks:
+                return chunks
+
+    async def _take_slot(self) -> None:
+        seconds = self._deployment.first_token_timeout_s
+        try:
+            async with asyncio.timeout(seconds):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise self._faults.all_busy(self._deployment.max_concurrency, seconds) from None
+        self._exit.callback(self._slots.release)
+
+    async def _open(self) -> None:
+        limits = self._deployment
+        self._deadline = Deadline()
+        self._exit.callback(self._deadline.close)
+        now = self._deadline.now()
+        self._total_at = now + limits.total_timeout_s
+        self._wait_until, self._limit = now + limits.first_token_timeout_s, self._first_token_late
+        response = await self._send(min(self._wait_until, self._total_at))
+        content_type = response.headers.get("content-type", "")
+        self._decoder = ChatDecoder(is_json=content_type.startswith("application/json"))
+        # Compression is not asked for, but a proxy may add it.
+        encoded = response.headers.get("content-encoding", "identity") != "identity"
+        self._data = response.aiter_bytes() if encoded else response.aiter_raw()
+        self._exit.push_async_callback(self._close, response)  # no await since the response came
+
+    async def _send(self, until: float) -> httpx2.Response:
+        # Left open here on purpose: `_close` closes the response that it returns.
+        sending = self._client.chat.completions.with_streaming_response.create(**self._arguments)
+        self._deadline.begin(until)
+        try:
+            response: httpx2.Response = (await sending.__aenter__()).http_response
+            return response
+        except asyncio.CancelledError:
+            if self._deadline.is_mine():
+                raise self._too_late() from None
+            raise
+        except Exception as error:
+            timeout_s = self._deployment.connect_timeout_s
+            raise self._faults.from_opening(error, connect_timeout_s=timeout_s) from error
+        finally:
+            self._deadline.end()
+
+    async def _read(self) -> bytes | None:
+        """The next bytes; None at the end. Timed; once the answer is whole, every failure is the end."""
+        self._deadline.begin(min(self._wait_until, self._total_at))
+        try:
+            return await anext(self._data, None)
+        except asyncio.CancelledError:
+            if not self._deadline.is_mine():
+                raise
+            error = self._too_late()
+        except Exception as failure:
+            error = self._faults.from_reading(failure)
+            error.__cause__ = failure
+        finally:
+            self._deadline.end()
+        if self._decoder.finished:
+            return None
+        raise error
+
+    def _note_progress(self, chunks: list[Chunk]) -> None:
+        """Moves the time limit. Only what the model says counts: a comment that keeps the connection alive,
+        or an empty first delta, is not a token."""
+        now = self._deadline.now()
+        if self._decoder.finished:
+            self._wait_until = now + min(USAGE_WAIT_S, self._deployment.idle_timeout_s)
+        elif not all(isinstance(chunk, Usage) for chunk in chunks):
+            self._wait_until, self._limit = now + self._deployment.idle_timeout_s, self._idle_long
+
+    def _judge(self) -> None:
+        """Decides whether the stream is over, and how."""
+        decoder = self._decoder
+        if decoder.done:
+            self._at_end = True
+        if decoder.finished:
+            self._at_end = self._at_end or decoder.failure is not None
+        elif decoder.failure is not None:
+            self._failure = self._faults.from_stream(decoder.failure)
+        elif self._at_end:
+            self._failure = self._faults.cut(anything_came=self._anything_came)
+
+    def _too_late(self) -> ProviderError:
+        if self._deadline.now() >= self._total_at:
+            return self._faults.timed_out("did not finish", self._deployment.total_timeout_s)
+        return self._limit()
+
+    def _first_token_late(self) -> ProviderError:
+        return self._faults.timed_out("did not send a first token", self._deployment.first_token_timeout_s)
+
+    def _idle_long(self) -> ProviderError:
+        return self._faults.timed_out("fell silent and sent no token", self._deployment.idle_timeout_s)
+
+    async def _close(self, response: httpx2.Response) -> None:
+        """Gives the connection back when the body has been read to its end, else closes the socket.
+
+        The transport drops the connection before it awaits anything, so a cancelled caller closes it too.
+        """
+        with anyio.move_on_after(CLOSE_S, shield=True):
+            if self._decoder.done:
+                await self._drain()
+            await self._data.aclose()
+            await response.aclose()
+
+    async def _drain(self) -> None:
+        with anyio.move_on_after(DRAIN_S):
+            try:
+                while await anext(self._data, None) is not None:
+                    pass
+            except Exception:  # noqa: S110 the answer is whole; what comes after it changes nothing
+                pass
+
+
+def _client_for(deployment: Deployment, api_key: str | None) -> AsyncOpenAI:
+    base_url = deployment.base_url or OPENAI_URL
+    # Every wait but connecting is timed here, by `Deadline`.
+    timeout = httpx2.Timeout(None, connect=deployment.connect_timeout_s, pool=deployment.connect_timeout_s)
+    limits = httpx2.Limits(max_connections=deployment.max_concurrency, keepalive_expiry=KEEPALIVE_S)
+    client = AsyncOpenAI(
+        # The SDK falls back to OPENAI_API_KEY when it is given none, and would send OpenAI's key elsewhere.
+        api_key=api_key or "",
+        base_url=base_url,
+        max_retries=0,
+        timeout=timeout,
+        default_headers={"Accept-Encoding": "identity"},  # compression would hold tokens back
+        http_client=DefaultAioHttpClient(timeout=timeout, limits=limits),
+        _enforce_credentials=False,
+    )
+    if not _is_openai(base_url):
+        client.organization = client.project = None  # read from the environment, meant for OpenAI alone
+    return client
+
+
+def _is_openai(base_url: str) -> bool:
+    host = urlsplit(base_url).hostname or ""
+    return host == "api.openai.com" or host.endswith(".api.openai.com")
+
+
+__all__ = ["OpenAIProvider"]

@@ -1,0 +1,123 @@
+"""The prompt of a model call, in the chat format of OpenAI, from stored messages. Pure.
+
+An answer's parts become alternating assistant messages and tool results, as the model produced them: providers
+refuse a history in which a call has no result, so a call that never got one is told truthfully. Two user messages
+in a row (a turn was cancelled before it said anything) melt into one, because some providers refuse them.
+Reasoning is never sent back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import orjson
+
+from turnwire_protocol import Message, Part, ReasoningPart, TextPart, ToolCallPart
+
+ChatMessage = dict[str, Any]
+
+
+def build_prompt(
+    system_prompt: str | None,
+    history: Sequence[Message],
+    turn: Sequence[Message],
+    *,
+    max_tokens: int | None = None,
+    count: Callable[[Sequence[ChatMessage]], int],
+) -> list[ChatMessage]:
+    """The messages of one call: system prompt, the finished turns before, and this turn so far.
+
+    When ``max_tokens`` is given and everything does not fit, the oldest messages of the history go first; the
+    system prompt and the turn itself always stay.
+    """
+    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    last = chat_messages(turn)
+    groups = [chat_messages([message]) for message in history]
+    if max_tokens is not None:
+        room = max_tokens - count([*system, *last])
+        kept: list[list[ChatMessage]] = []
+        for group in reversed(groups):
+            room -= count(group) if group else 0
+            if room < 0:
+                break
+            kept.append(group)
+        groups = kept[::-1]
+        while groups and groups[0] and groups[0][0]["role"] != "user":
+            groups.pop(0)  # an answer without its question only confuses
+    return _melt([*system, *(message for group in groups for message in group), *last])
+
+
+def chat_messages(messages: Iterable[Message]) -> list[ChatMessage]:
+    """Stored messages as chat messages, in order."""
+    out: list[ChatMessage] = []
+    for message in messages:
+        if message.role == "user":
+            out.append({"role": "user", "content": _text(message.parts)})
+        else:
+            out.extend(_answer(message.parts))
+    return out
+
+
+def _text(parts: Iterable[Part]) -> str:
+    return "\n\n".join(part.text for part in parts if isinstance(part, TextPart))
+
+
+def _answer(parts: Sequence[Part]) -> list[ChatMessage]:
+    out: list[ChatMessage] = []
+    text: list[str] = []
+    calls: list[ToolCallPart] = []
+    for part in parts:
+        if isinstance(part, ToolCallPart):
+            calls.append(part)
+        elif not isinstance(part, ReasoningPart):
+            if calls:
+                out.extend(_step(text, calls))
+                text, calls = [], []
+            text.append(part.text)
+    if calls or any(text):
+        out.extend(_step(text, calls))
+    return out
+
+
+def _step(text: list[str], calls: list[ToolCallPart]) -> list[ChatMessage]:
+    said = "".join(text)
+    if not calls:
+        return [{"role": "assistant", "content": said}]
+    asked = [
+        {
+            "id": call.call_id,
+            "type": "function",
+            "function": {"name": call.name, "arguments": _json(call.arguments)},
+        }
+        for call in calls
+    ]
+    results = [{"role": "tool", "tool_call_id": call.call_id, "content": tool_result(call)} for call in calls]
+    return [{"role": "assistant", "content": said or None, "tool_calls": asked}, *results]
+
+
+def tool_result(call: ToolCallPart) -> str:
+    """What the model is told about a call."""
+    if call.state == "completed":
+        return call.output if isinstance(call.output, str) else _json(call.output)
+    return f"Error: {call.error or 'this call was never run'}"
+
+
+def _json(value: Any) -> str:
+    if isinstance(value, str):  # the text of arguments that never became complete
+        try:
+            orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return "{}"
+        return value
+    return orjson.dumps(value).decode()
+
+
+def _melt(messages: list[ChatMessage]) -> list[ChatMessage]:
+    out: list[ChatMessage] = []
+    for message in messages:
+        if message["role"] == "user" and out and out[-1]["role"] == "user":
+            out[-1] = {"role": "user", "content": f"{out[-1]['content']}\n\n{message['content']}"}
+        else:
+            out.append(message)
+    return out

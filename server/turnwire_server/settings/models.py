@@ -1,0 +1,110 @@
+"""`[[deployments]]`, `[[routes]]` and `[tenants.*]`: which models there are and who gets which.
+
+A deployment is a model at a provider with its limits and prices, a route an ordered choice of deployments,
+a tenant picks a route. Keys of providers are never in the configuration, only the names of the environment
+variables that hold them. Whether names fit together is judged in `checks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from turnwire_server.settings.section import Count, HttpAddress, Name, Refused, Seconds, Section
+
+Price = Annotated[Decimal, Field(ge=0, le=1_000_000)]
+NotEnforced = Annotated[Any, Refused("not part of this version: it would be accepted and not enforced")]
+
+DEMO_MODEL = "turnwire-demo"
+
+
+class Deployment(Section):
+    """One model at one provider."""
+
+    name: Name
+    """Name used by routes, in events and in metrics."""
+    kind: Literal["openai", "demo"] = "openai"
+    """`openai`: any server that speaks the OpenAI chat protocol. `demo`: the built-in demonstration model."""
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    """Model name as the provider knows it. Required, except for `demo`."""
+    base_url: HttpAddress | None = None
+    """Address of the provider up to and including `/v1`; absent: OpenAI's own."""
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    """Name of the environment variable with the provider's key; absent: the provider needs none."""
+    region: Annotated[str, Field(max_length=64)] | None = None
+    """Where the provider computes, for the operator's own orientation."""
+    input_usd_per_mtok: Price | None = None
+    """Price in US dollars per million input tokens, as a text (`"0.15"`), so that no digit is lost."""
+    output_usd_per_mtok: Price | None = None
+    """Price in US dollars per million output tokens."""
+    cached_usd_per_mtok: Price | None = None
+    """Price in US dollars per million input tokens from the provider's cache; absent: as other input."""
+    max_concurrency: Count = 200
+    """Streams open at once at this deployment by this process."""
+    connect_timeout_s: Seconds = 5
+    """Seconds to connect to the provider."""
+    first_token_timeout_s: Seconds = 60
+    """Seconds from the request to the first token; reasoning models think before they write."""
+    idle_timeout_s: Seconds = 30
+    """Seconds between two pieces of a stream, after which it counts as stalled."""
+    total_timeout_s: Seconds = 600
+    """Seconds for one whole model call."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _demo_has_one_model(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("kind") == "demo":
+            return {"model": DEMO_MODEL, **data}
+        return data
+
+    def api_key(self, environ: Mapping[str, str]) -> str | None:
+        """The provider's key, or None where none is needed. Never keep it in anything that is printed."""
+        if self.api_key_env is None:
+            return None
+        return environ.get(self.api_key_env, "").strip() or None
+
+
+def _no_continuing(value: Any) -> Any:
+    if value == "continue":
+        raise ValueError('not part of this version; must be "restart" or "fail"')
+    return value
+
+
+class Route(Section):
+    """An ordered choice of deployments."""
+
+    name: Name
+    """Name used by tenants and by `request.create`."""
+    deployments: Annotated[tuple[Name, ...], Field(min_length=1, max_length=32)]
+    """Names of deployments in the order in which they are tried."""
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = 2
+    """Provider calls of one step, the first included; no library underneath repeats by itself."""
+    midstream: Annotated[Literal["restart", "fail"], BeforeValidator(_no_continuing)] = "restart"
+    """What happens when a stream breaks after its first token: begin the step again, or end the turn as
+    failed. `continue` is not part of this version and is refused."""
+    hedge_after_ms: Annotated[Any, Refused("hedging is not part of this version")] = None
+    """Milliseconds after which a second deployment is asked as well. Not part of this version; refused."""
+
+
+class Tenant(Section):
+    """What a tenant gets. An absent key means: no system prompt, the first route, no limit of its own."""
+
+    system_prompt: Annotated[str, Field(max_length=200_000)] | None = None
+    """Text that stands before every conversation of the tenant."""
+    route: Name | None = None
+    """Name of the tenant's route; absent: the first."""
+    max_context_tokens: Count | None = None
+    """Tokens of prompt at most; older turns are left out first."""
+    max_output_tokens: Count | None = None
+    """Tokens of answer at most, per model call."""
+    features: tuple[Name, ...] = ()
+    """Names handed to the tenant's clients in `welcome.features`."""
+    requests_per_minute: NotEnforced = None
+    """Requests per minute. Not part of this version; refused."""
+    tokens_per_minute: NotEnforced = None
+    """Tokens per minute. Not part of this version; refused."""
+    budget_usd_per_day: NotEnforced = None
+    """US dollars per day. Not part of this version; refused."""

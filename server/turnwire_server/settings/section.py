@@ -1,0 +1,84 @@
+"""What every table of the configuration has in common.
+
+Tables are frozen: they are read once, at the start, and shared by everything afterwards. Unknown keys are
+refused (a mis-spelled limit must not silently be the default), and numbers are numbers: Python would
+take `true` for 1. This module knows no key of its own; the tables are in `tables`, `limits` and `models`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import CoreSchema, core_schema
+
+ID_PATTERN = r"^[A-Za-z0-9_.:-]{1,64}$"
+"""The id alphabet of the wire protocol (SPEC section 1), also used for names in the configuration."""
+
+Name = Annotated[str, Field(pattern=ID_PATTERN)]
+# Ceilings that only catch slips of the hand: a year, a billion, a terabyte.
+MOST_S, MOST_COUNT, MOST_BYTES = 31_536_000, 1_000_000_000, 2**40
+Count = Annotated[int, Field(ge=1, le=MOST_COUNT)]
+Bytes = Annotated[int, Field(ge=1, le=MOST_BYTES)]
+Seconds = Annotated[float, Field(gt=0, le=MOST_S)]
+SecondsOrNone = Annotated[float, Field(ge=0, le=MOST_S)]
+
+
+def _http_address(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        raise ValueError("must be an address that begins with http:// or https://")
+    return value
+
+
+HttpAddress = Annotated[str, Field(max_length=2048), AfterValidator(_http_address)]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Marks a key that is known but not served yet: whatever is set is a fault, absent is fine. A limit that
+    looks set and is not enforced would be worse than none."""
+
+    reason: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._refuse, handler(source))
+
+    def _refuse(self, value: Any) -> Any:
+        if value is not None:
+            raise ValueError(self.reason)
+        return value
+
+
+class Section(BaseModel):
+    """A table of the configuration file."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_where_a_number_belongs(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None  # "*" stands for fields, all of which have a name
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("must not be true or false")
+        return value

@@ -1,0 +1,155 @@
+"""`[server]`, `[storage]` and `[auth]`: where the server listens, where it keeps things, whom it believes.
+
+The tables only hold values and answer questions about themselves. Whether keys fit together (a public
+address with development authentication, say) is judged in `checks`, which sees the whole tree.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+
+from turnwire_server.settings.section import (
+    Bytes,
+    HttpAddress,
+    Name,
+    Refused,
+    Seconds,
+    SecondsOrNone,
+    Section,
+)
+
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+CLUSTERED = Refused("the clustered engines are not part of this version")
+ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
+
+
+class ServerSettings(Section):
+    """The listener and the process."""
+
+    host: Annotated[str, Field(min_length=1, max_length=255)] = "127.0.0.1"
+    """Address to listen on. Development authentication allows loopback addresses only."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8787
+    """Port to listen on; 0 takes any free one."""
+    data_dir: Path = Path("data")
+    """Directory of the embedded database and of the development secret; made when absent. Only one process
+    can use it."""
+    node_id: Name = Field(default_factory=lambda: f"node-{secrets.token_hex(4)}")
+    """Name of this process in `welcome` and in logs. Random by default: nothing stored depends on it."""
+    playground: bool = True
+    """Whether `GET /` serves the playground."""
+    allowed_origins: tuple[str, ...] | None = None
+    """Web origins whose pages may connect, as `https://app.example.org`. Absent: the server's own host and
+    port. A client without `Origin` is no browser and always allowed. `"*"` allows every page (`jwt` only)."""
+    allowed_hosts: tuple[str, ...] | None = None
+    """`Host` headers that are answered, with the port unless it is the scheme's own. Absent: the server's own
+    host and port; needed behind a proxy or with host `0.0.0.0`, which is no name. Without this check a page
+    could reach a developer's server under a name of its own. `"*"` allows every name (`jwt` only)."""
+    drain_s: SecondsOrNone = 30
+    """Seconds that running turns have to finish after SIGTERM. Most platforms kill after 30 s by themselves:
+    set their time a little higher than this."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """How much is logged."""
+
+    @field_validator("data_dir")
+    @classmethod
+    def _expand_home(cls, value: Path) -> Path:
+        return value.expanduser()
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect. Names other than `localhost` are not looked up."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
+
+    def hosts(self, port: int | None = None) -> frozenset[str]:
+        """`Host` headers to answer. `port` is the port really bound, needed when the configured one is 0."""
+        if self.allowed_hosts is not None:
+            return frozenset(host.lower() for host in self.allowed_hosts)
+        bound = self.port if port is None else port
+        names = {f"[{self.host}]" if ":" in self.host else self.host.lower()}
+        if self.is_loopback or self.host in ANY_ADDRESS:
+            names |= {*LOOPBACK_HOSTS}
+        with_port = {f"{name}:{bound}" for name in names}
+        return frozenset(with_port | names if bound == 80 else with_port)
+
+    def origins(self, port: int | None = None) -> frozenset[str]:
+        """Origins whose pages may connect; by default those of `hosts`, with `https` only where the hosts
+        were configured (then a proxy may stand in front)."""
+        if self.allowed_origins is not None:
+            return frozenset(origin.lower() for origin in self.allowed_origins)
+        hosts = self.hosts(port) - {"*"}
+        schemes = ("http",) if self.allowed_hosts is None else ("http", "https")
+        return frozenset(f"{scheme}://{host}" for scheme in schemes for host in hosts)
+
+    def allows_host(self, host: str | None, port: int | None = None) -> bool:
+        """Whether a request with this `Host` header is answered. HTTP/1.1 always has one."""
+        allowed = self.hosts(port)
+        return "*" in allowed or (host is not None and host.lower() in allowed)
+
+    def allows_origin(self, origin: str | None, port: int | None = None) -> bool:
+        """Whether a request with this `Origin` header may connect; None (not a browser) always may."""
+        if origin is None:
+            return True
+        allowed = self.origins(port)
+        return "*" in allowed or origin.lower() in allowed
+
+
+class StorageSettings(Section):
+    """The embedded log and archive."""
+
+    redis_url: Annotated[SecretStr | None, CLUSTERED] = None
+    """Address of a clustered log. Not part of this version; refused."""
+    redis_durability: Annotated[Literal["always", "everysec"] | None, CLUSTERED] = None
+    """Durability of a clustered log. Not part of this version; refused."""
+    mongo_url: Annotated[SecretStr | None, CLUSTERED] = None
+    """Address of a clustered archive. Not part of this version; refused."""
+    mongo_database: Annotated[str | None, CLUSTERED] = None
+    """Database of a clustered archive. Not part of this version; refused."""
+    retention_s: Seconds = 600
+    """Seconds the events of a finished request stay replayable; later a client gets a snapshot. Short,
+    because a hundred busy streams write gigabytes an hour; the messages themselves are kept for good."""
+    lease_s: Seconds = 5
+    """Seconds after which the work of a dead process is taken over."""
+    archive_wait_s: Seconds = 5
+    """Seconds an ending waits for the archive before it is shown as not yet archived."""
+    outage_hold_s: Seconds = 20
+    """Seconds a turn reads on from its provider while the log does not answer."""
+    outage_buffer_bytes: Bytes = 1_048_576
+    """Bytes a turn keeps at most while the log does not answer."""
+
+
+class AuthSettings(Section):
+    """Whose tokens are believed."""
+
+    mode: Literal["dev", "jwt"] = "dev"
+    """`dev`: everyone on this machine is user `dev` of tenant `default`, loopback only. `jwt`: signed
+    tokens."""
+    jwt_secret: SecretStr | None = None
+    """Secret shared with whoever signs (HS256, HS384, HS512); at least as many bytes as the digest has: 32,
+    48 or 64, because a shorter one can be guessed from a single token."""
+    jwt_public_key: str | None = None
+    """Public key of whoever signs, as PEM text."""
+    jwks_url: HttpAddress | None = None
+    """Address of the signer's key set (JWKS), from which keys are fetched as they change."""
+    algorithms: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Signature algorithms that are accepted. Absent: `HS256` with a secret, those that fit with a public
+    key, `RS256`, `ES256` and `EdDSA` with a key set."""
+    issuer: Annotated[str, Field(min_length=1)] | None = None
+    """What a token's `iss` must be; absent: not looked at."""
+    audience: Annotated[str, Field(min_length=1)] | None = None
+    """What a token's `aud` must be or contain; absent: not looked at."""
+    leeway_s: Annotated[float, Field(ge=0, le=300)] = 10
+    """Seconds by which the clocks of the signer and this machine may differ."""
+    jwks_timeout_s: Seconds = 5
+    """Seconds one fetch of the key set may take."""
+    jwks_refresh_s: Seconds = 300
+    """Seconds after which the key set is fetched anew, so that a withdrawn key stops working."""
+    jwks_min_interval_s: Seconds = 10
+    """Seconds between two fetches at least, however many tokens with unknown keys come."""

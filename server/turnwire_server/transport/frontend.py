@@ -1,0 +1,121 @@
+"""What all connections of a node share, and the limits that hold among them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.abc import TaskGroup
+
+from turnwire_protocol import CommandError, ConversationDeleted, ErrorCode, Notice, WireLimits
+from turnwire_server.auth import Authenticator, Principal
+from turnwire_server.conversations.hub import ConversationHub
+from turnwire_server.conversations.requests import Requests
+from turnwire_server.conversations.roles import role_of
+from turnwire_server.conversations.services import Services
+from turnwire_server.conversations.snapshots import Snapshots
+from turnwire_server.conversations.threads import Threads
+from turnwire_server.eventlog.base import ConversationRef
+from turnwire_server.settings import Tenant
+
+from .follower import Place
+from .timers import TimerWheel
+
+if TYPE_CHECKING:
+    from .session import Session
+
+
+class Frontend:
+    """Made once by ``app``. ``tasks`` is the node's group for writers of connections that fell behind."""
+
+    def __init__(
+        self,
+        services: Services,
+        hub: ConversationHub,
+        requests: Requests,
+        threads: Threads,
+        authenticator: Authenticator,
+        tasks: TaskGroup,
+    ) -> None:
+        self.services = services
+        self.settings = services.settings
+        self.hub = hub
+        self.requests = requests
+        self.threads = threads
+        self.snapshots = Snapshots(services)
+        self.authenticator = authenticator
+        self.tasks = tasks
+        self.wheel = TimerWheel()
+        self.port: int | None = None
+        """The port really bound; the configured one may be 0."""
+        limits = self.settings.limits
+        self.catching_up = anyio.CapacityLimiter(limits.catchup_concurrency)
+        self.sessions: set[Session] = set()
+        self._by_user: Counter[tuple[str, str]] = Counter()
+        self._by_tenant: Counter[str] = Counter()
+        self.wire_limits = WireLimits(
+            frame_bytes=limits.frame_bytes,
+            commands_per_s=limits.commands_per_s,
+            errors_per_minute=limits.errors_per_minute,
+            hello_timeout_s=limits.hello_timeout_s,
+            heartbeat_s=limits.heartbeat_s,
+            auth_grace_s=limits.auth_grace_s,
+            resume_entries=limits.resume_entries,
+            input_chars=limits.input_chars,
+        )
+
+    def tenant(self, principal: Principal) -> Tenant:
+        """The tenant's settings; `forbidden` when it is not served here."""
+        tenant = self.settings.tenant(principal.tenant_id)
+        if tenant is None:
+            raise CommandError(ErrorCode.FORBIDDEN, f"the tenant '{principal.tenant_id}' is not served here")
+        return tenant
+
+    def admit(self, principal: Principal) -> None:
+        """Count a connection of this principal, or refuse it as `overloaded`."""
+        limits = self.settings.limits
+        if self._by_user[principal.tenant_id, principal.user_id] >= limits.connections_per_user:
+            raise CommandError(ErrorCode.OVERLOADED, "too many connections of this user")
+        if self._by_tenant[principal.tenant_id] >= limits.connections_per_tenant:
+            raise CommandError(ErrorCode.OVERLOADED, "too many connections of this tenant")
+        self._by_user[principal.tenant_id, principal.user_id] += 1
+        self._by_tenant[principal.tenant_id] += 1
+
+    def dismiss(self, principal: Principal) -> None:
+        """A connection that was admitted is gone."""
+        for counter, key in ((self._by_user, (principal.tenant_id, principal.user_id)),):
+            counter[key] -= 1
+            if counter[key] <= 0:
+                del counter[key]
+        self._by_tenant[principal.tenant_id] -= 1
+        if self._by_tenant[principal.tenant_id] <= 0:
+            del self._by_tenant[principal.tenant_id]
+
+    def recheck_roles(self, ref: ConversationRef) -> None:
+        """Roles have changed: those who may no longer view stop following."""
+        conversation = self.hub.find(ref)
+        if conversation is None or conversation.record is None:
+            return
+        for place in tuple(conversation.followers):
+            assert isinstance(place, Place), "the transport is the only one that follows"
+            if role_of(conversation.record, place.session.principal) is None:
+                place.session.stop_following(ref, by_server=True)
+                place.session.send(
+                    Notice(
+                        kind="access_revoked",
+                        conversation_id=ref.conversation_id,
+                        message="your access to this conversation was taken back",
+                    )
+                )
+
+    def deleted(self, ref: ConversationRef) -> None:
+        """A conversation is gone: its followers are told and follow it no longer."""
+        conversation = self.hub.find(ref)
+        if conversation is None:
+            return
+        for place in tuple(conversation.followers):
+            assert isinstance(place, Place), "the transport is the only one that follows"
+            place.session.stop_following(ref, by_server=True)
+            place.session.send(ConversationDeleted(conversation_id=ref.conversation_id))
+        self.hub.forget(conversation)

@@ -1,0 +1,140 @@
+"""Deployments, routes, tenants: what is filled in, and names that must lead somewhere."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from turnwire_server.settings import SettingsError, build_settings
+
+DEPLOYMENT = {"name": "mini", "model": "gpt-4o-mini"}
+
+
+def fault_lines(tree: dict[str, Any], environ: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        build_settings(tree, environ or {})
+    return str(caught.value).splitlines()
+
+
+def test_a_key_in_the_environment_makes_a_deployment() -> None:
+    environ = {"OPENAI_API_KEY": "sk-x", "OPENAI_MODEL": "gpt-x"}
+    settings = build_settings({}, environ)
+    (deployment,) = settings.deployments
+    assert (deployment.name, deployment.kind, deployment.model) == ("openai", "openai", "gpt-x")
+    assert deployment.base_url is None
+    assert deployment.api_key(environ) == "sk-x"
+    assert settings.routes[0].deployments == ("openai",)
+    assert "sk-x" not in repr(settings)
+    assert settings.secret_values(environ) == ("sk-x",)
+
+
+def test_a_base_url_in_the_environment_makes_a_deployment_without_a_key() -> None:
+    environ = {"OPENAI_BASE_URL": "http://127.0.0.1:8000/v1"}
+    (deployment,) = build_settings({}, environ).deployments
+    assert (deployment.model, deployment.base_url) == ("gpt-4o-mini", "http://127.0.0.1:8000/v1")
+    assert deployment.api_key(environ) is None
+
+
+def test_a_wrong_base_url_in_the_environment_is_refused() -> None:
+    (line,) = fault_lines({}, {"OPENAI_BASE_URL": "localhost:8000"})
+    assert line.startswith('deployments.0.base_url: "localhost:8000": must be an address')
+
+
+def test_configured_deployments_stand_alone_and_are_routed_in_their_order() -> None:
+    tree = {"deployments": [DEPLOYMENT, {**DEPLOYMENT, "name": "other"}]}
+    settings = build_settings(tree, {"OPENAI_API_KEY": "sk-x"})
+    assert settings.routes[0].deployments == ("mini", "other")
+    assert settings.deployment("other").name == "other"
+    with pytest.raises(KeyError):
+        settings.deployment("openai")
+
+
+def test_prices_keep_every_digit() -> None:
+    tree = {"deployments": [{**DEPLOYMENT, "input_usd_per_mtok": "0.1500001", "output_usd_per_mtok": 0.6}]}
+    (deployment,) = build_settings(tree, {}).deployments
+    assert (deployment.input_usd_per_mtok, deployment.output_usd_per_mtok) == (Decimal("0.1500001"), Decimal("0.6"))
+    assert deployment.cached_usd_per_mtok is None
+
+
+def test_an_absent_key_variable_is_named() -> None:
+    tree = {"deployments": [{**DEPLOYMENT, "api_key_env": "MY_KEY"}]}
+    expected = ['deployments.0.api_key_env: "MY_KEY": this environment variable is not set']
+    assert fault_lines(tree) == expected
+    assert fault_lines(tree, {"MY_KEY": " "}) == expected
+    assert build_settings(tree, {"MY_KEY": "k\n"}).deployments[0].api_key({"MY_KEY": "k\n"}) == "k"
+
+
+def test_names_that_lead_nowhere_are_refused() -> None:
+    tree = {
+        "deployments": [DEPLOYMENT],
+        "routes": [{"name": "a", "deployments": ["mini", "maxi"]}],
+        "tenants": {"acme": {"route": "b"}},
+    }
+    assert fault_lines(tree) == [
+        'routes.0.deployments: "maxi": no such deployment; there are: mini',
+        'tenants.acme.route: "b": no such route; there are: a',
+    ]
+
+
+def test_a_deployment_with_another_fault_is_still_a_known_one() -> None:
+    tree = {
+        "deployments": [{**DEPLOYMENT, "max_concurrency": 0}],
+        "routes": [{"name": "a", "deployments": ["mini"]}],
+    }
+    assert fault_lines(tree) == ["deployments.0.max_concurrency: 0: must be at least 1"]
+
+
+def test_names_given_twice_are_refused() -> None:
+    tree = {
+        "deployments": [DEPLOYMENT, DEPLOYMENT],
+        "routes": [{"name": "a", "deployments": ["mini", "mini"]}, {"name": "a", "deployments": ["mini"]}],
+    }
+    assert fault_lines(tree) == [
+        'deployments.1.name: "mini": must be given only once',
+        'routes.1.name: "a": must be given only once',
+        'routes.0.deployments: "mini": must be given only once',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("midstream", "continue", 'routes.0.midstream: "continue": not part of this version; must be "restart"'),
+        ("midstream", "carry-on", "routes.0.midstream: \"carry-on\": must be 'restart' or 'fail'"),
+        ("hedge_after_ms", 300, "routes.0.hedge_after_ms: 300: hedging is not part of this version"),
+        ("max_attempts", 0, "routes.0.max_attempts: 0: must be at least 1"),
+        ("deployments", [], "routes.0.deployments: a list: must have at least 1 entries"),
+    ],
+)
+def test_a_wrong_route_is_refused(key: str, value: object, line: str) -> None:
+    route = {"name": "a", "deployments": ["mini"], key: value}
+    (found,) = fault_lines({"deployments": [DEPLOYMENT], "routes": [route]})
+    assert found.startswith(line)
+
+
+@pytest.mark.parametrize("key", ["requests_per_minute", "tokens_per_minute", "budget_usd_per_day"])
+def test_tenant_limits_that_would_not_be_enforced_are_refused(key: str) -> None:
+    (line,) = fault_lines({"tenants": {"acme": {key: 5}}})
+    assert line == f"tenants.acme.{key}: 5: not part of this version: it would be accepted and not enforced"
+
+
+def test_an_unknown_tenant_gets_the_default_one() -> None:
+    tenants = {"default": {"system_prompt": "a"}, "acme": {"system_prompt": "b"}}
+    settings = build_settings({"tenants": tenants}, {})
+    prompts = {name: tenant.system_prompt for name in ("acme", "else") if (tenant := settings.tenant(name))}
+    assert prompts == {"acme": "b", "else": "a"}
+
+
+def test_an_unknown_tenant_is_refused_where_tenants_are_named_without_a_default() -> None:
+    settings = build_settings({"tenants": {"acme": {}}}, {})
+    assert settings.tenant("acme") is not None
+    assert settings.tenant("else") is None
+
+
+def test_a_tenant_without_a_route_gets_the_first() -> None:
+    routes = [{"name": name, "deployments": ["mini"]} for name in ("first", "second")]
+    settings = build_settings({"deployments": [DEPLOYMENT], "routes": routes}, {})
+    chosen = [settings.route(name) for name in (None, "second", "third")]
+    assert [route and route.name for route in chosen] == ["first", "second", None]
