@@ -51,7 +51,6 @@ class RequestFold:
         "presented",
         "request_id",
         "run",
-        "started",
         "state",
         "terminal",
     )
@@ -92,7 +91,6 @@ class RequestFold:
         fold.answer_id = known.answer_id
         if known.message is not None:
             fold.message_id = known.message.message_id
-            fold.started = True
             fold.answer_created_at = known.message.created_at
             fold.partial = PartialMessage(known.message.parts)
         return fold
@@ -109,7 +107,7 @@ class RequestFold:
 
     def message(self, status: MessageStatus = "partial") -> Message | None:
         """The answer so far; None before it has started."""
-        if self.message_id is None or not self.started:
+        if self.message_id is None:
             return None
         return Message(
             message_id=self.message_id,
@@ -156,8 +154,7 @@ class RequestFold:
         self.position = None
         self.message_id = event.message_id
         self.run = event.run
-        if not self.started:
-            self.started = True
+        if not self.answer_created_at:
             self.answer_created_at = event.ts
 
     def _step(self, event: ev.StepStarted) -> None:

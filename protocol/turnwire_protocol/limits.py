@@ -22,6 +22,8 @@ class WireLimits:
     frame_bytes: int = 1_048_576
     # UTF-16 units of one request's input, over all its parts.
     input_chars: int = 100_000
+    # Bytes of one `metadata`, as JSON.
+    metadata_bytes: int = 16_384
     # A second's worth may come at once. Typing indicators and interrupts stay far below.
     commands_per_s: float = 50.0
     errors_per_minute: int = 60

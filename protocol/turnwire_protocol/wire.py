@@ -9,12 +9,24 @@ call: carry out or send what came back, then, if `close` is set, close the socke
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from turnwire_protocol.codec import Codec
 from turnwire_protocol.codes import CloseCode, ErrorCode
-from turnwire_protocol.commands import AnyCommand, Hello, RequestCreate, bad_command, is_id, parse_command, ref_of
+from turnwire_protocol.commands import (
+    AnyCommand,
+    ConversationOpen,
+    Hello,
+    RequestCreate,
+    bad_command,
+    is_id,
+    parse_command,
+    ref_of,
+)
 from turnwire_protocol.events import ErrorMessage
 from turnwire_protocol.exceptions import CommandError, FrameError, RemoteProtocolError
 from turnwire_protocol.limits import ErrorWindow, TokenBucket, WireLimits
@@ -121,16 +133,18 @@ class Wire:
             raise _error(message, ErrorCode.UNAUTHENTICATED, "the token has expired") from None
 
     def _check_size(self, command: AnyCommand, message: dict[str, Any]) -> None:
+        for what, size, limit in self._sizes(command):
+            if size > limit:
+                details = {"size": size, "limit": limit}
+                raise _error(message, ErrorCode.TOO_LARGE, f"{what}: at most {limit}", details=details)
+
+    def _sizes(self, command: AnyCommand) -> Iterator[tuple[str, int, int]]:
+        if isinstance(command, Hello):
+            yield "resume", len(command.resume), self.limits.resume_entries
         if isinstance(command, RequestCreate):
-            size, limit, what = _input_chars(command), self.limits.input_chars, "input"
-        elif isinstance(command, Hello):
-            size, limit, what = len(command.resume), self.limits.resume_entries, "resume"
-        else:
-            return
-        if size > limit:
-            raise _error(
-                message, ErrorCode.TOO_LARGE, f"{what}: at most {limit}", details={"size": size, "limit": limit}
-            )
+            yield "input", _input_chars(command), self.limits.input_chars
+        if isinstance(command, RequestCreate | ConversationOpen) and command.metadata is not None:
+            yield "metadata", len(orjson.dumps(command.metadata)), self.limits.metadata_bytes
 
     # --- what was decided above --------------------------------------------------------------------------
 

@@ -10,15 +10,16 @@ import logging
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 
 import anyio
 
 from turnwire_protocol import CloseCode, GoAway
 
 from .archive import sqlite as archive_sqlite
-from .archive.base import ArchiveUnavailable
+from .archive.base import Archive, ArchiveUnavailable
 from .auth import build_authenticator
 from .conversations.conclude import archive_ending
 from .conversations.hub import ConversationHub
@@ -26,7 +27,7 @@ from .conversations.requests import Requests
 from .conversations.services import Services
 from .conversations.threads import Threads
 from .eventlog import sqlite as log_sqlite
-from .eventlog.base import LogUnavailable
+from .eventlog.base import EventLog, LogUnavailable
 from .eventlog.group_commit import GroupCommit
 from .gateway.router import Router
 from .gateway.usage import TokenCounter
@@ -44,6 +45,22 @@ logger = logging.getLogger(__name__)
 _SWEEP_S = 5.0
 # Connections are told to go over this share of the drain time, so that they do not come back all at once.
 _GOAWAY_SPREAD = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """What stands behind the two ports, and what the server wants to know of it besides.
+
+    ``checkpoint`` is the storage's own housekeeping; ``waiting`` counts the writes it has not begun.
+    """
+
+    log: EventLog
+    archive: Archive
+    checkpoint: Callable[[], Awaitable[None]]
+    waiting: Callable[[], int]
+
+
+OpenEngines = Callable[[Settings, AsyncExitStack], Awaitable[Engines]]
 
 
 class App:
@@ -81,14 +98,35 @@ class App:
             session.close_with(CloseCode.GOING_AWAY)
 
 
+async def open_embedded(settings: Settings, stack: AsyncExitStack) -> Engines:
+    """The engines that need nothing but ``data_dir``: one SQLite file for the log and the archive."""
+    limits = settings.limits
+    database = Database(settings.server.data_dir)
+    stack.push_async_callback(database.aclose)
+    await database.open([*log_sqlite.SCHEMA, *archive_sqlite.SCHEMA])
+    log = log_sqlite.SqliteEventLog(
+        database,
+        retention_s=settings.storage.retention_s,
+        reservation_s=limits.reservation_s,
+        recorded_cancel_s=limits.recorded_cancel_s,
+    )
+    await log.open()
+    stack.push_async_callback(log.aclose)
+    archive = archive_sqlite.SqliteArchive(database)
+    return Engines(log, archive, database.checkpoint, lambda: database.waiting)
+
+
 @asynccontextmanager
-async def running(settings: Settings, environ: Mapping[str, str] = os.environ) -> AsyncIterator[App]:
+async def running(
+    settings: Settings, environ: Mapping[str, str] = os.environ, *, open_engines: OpenEngines = open_embedded
+) -> AsyncIterator[App]:
     """A server that listens inside the block and has drained when the block is left without an exception.
 
+    ``open_engines`` pushes onto the stack it is given what has to be closed in the end.
     Raises OSError when the port is taken, ``DataInUse`` or ``DatabaseUnavailable`` when the data cannot be had.
     """
     async with AsyncExitStack() as stack:
-        services = await _open_services(settings, environ, stack)
+        services = await _open_services(settings, environ, open_engines, stack)
         background = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(background.cancel_scope.cancel)
         background.start_soon(services.commit.run, name="group commit")
@@ -110,28 +148,20 @@ async def running(settings: Settings, environ: Mapping[str, str] = os.environ) -
             await app.drain()
 
 
-async def _open_services(settings: Settings, environ: Mapping[str, str], stack: AsyncExitStack) -> Services:
+async def _open_services(
+    settings: Settings, environ: Mapping[str, str], open_engines: OpenEngines, stack: AsyncExitStack
+) -> Services:
     limits = settings.limits
-    database = Database(settings.server.data_dir)
-    stack.push_async_callback(database.aclose)
-    await database.open([*log_sqlite.SCHEMA, *archive_sqlite.SCHEMA])
-    log = log_sqlite.SqliteEventLog(
-        database,
-        retention_s=settings.storage.retention_s,
-        reservation_s=limits.reservation_s,
-        recorded_cancel_s=limits.recorded_cancel_s,
-    )
-    await log.open()
-    stack.push_async_callback(log.aclose)
+    engines = await open_engines(settings, stack)
     router = Router.open(settings.deployments, settings.routes, environ)
     stack.push_async_callback(router.aclose)
     metrics = Metrics()
-    metrics.sqlite_queue.set_function(lambda: database.waiting)
+    metrics.sqlite_queue.set_function(engines.waiting)
     return Services(
         settings=settings,
-        log=log,
-        archive=archive_sqlite.SqliteArchive(database),
-        commit=GroupCommit(log, _AppendMetrics(metrics)),
+        log=engines.log,
+        archive=engines.archive,
+        commit=GroupCommit(engines.log, _AppendMetrics(metrics)),
         router=router,
         tools=ToolExecutor(
             {tool.name: tool for tool in DEMO_TOOLS},
@@ -140,7 +170,7 @@ async def _open_services(settings: Settings, environ: Mapping[str, str], stack: 
         ),
         counter=TokenCounter.load(),
         metrics=metrics,
-        checkpoint=database.checkpoint,
+        checkpoint=engines.checkpoint,
     )
 
 

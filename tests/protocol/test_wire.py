@@ -287,6 +287,17 @@ def test_input_is_measured_in_utf16_units(text: str, fits: bool) -> None:
             assert not answer.retryable
 
 
+@pytest.mark.parametrize("kind", ["request.create", "conversation.open"])
+def test_metadata_is_measured_as_json(kind: str) -> None:
+    limits = WireLimits(metadata_bytes=20)
+    command = {"type": kind, "conversation_id": "k"} | ({"request_id": "r", "input": "x"} if "create" in kind else {})
+    assert codes(send(opened(limits), {**command, "metadata": {"a": "x" * 12}})) == [kind]
+    (answer,) = send(opened(limits), {**command, "metadata": {"a": "日" * 6}})
+    assert answer.code is ErrorCode.TOO_LARGE
+    assert answer.message == "metadata: at most 20"
+    assert answer.details == {"size": 26, "limit": 20}
+
+
 def test_oversize_frame_closes_with_websockets_own_code() -> None:
     wire = opened()
     assert wire.receive_frame(frame({"type": "ping", "x": "y" * 1000}), 0) == []

@@ -46,7 +46,10 @@ class ConversationRecord:
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """A request. ``state`` is ``open`` until it ends, then the terminal wire state of PROTOCOL section 4."""
+    """A request. ``state`` is ``open`` until it ends, then the terminal wire state of PROTOCOL section 4.
+
+    ``title`` is for the conversation if it has none yet.
+    """
 
     tenant_id: str
     request_id: str
@@ -58,6 +61,7 @@ class RequestRecord:
     input: Message
     answer_id: str
     created_at: int
+    title: str | None = None
     state: str = "open"
     run: int = 1
     ended_at: int | None = None

@@ -211,8 +211,17 @@ class SqliteArchive:
                     )
                 db.execute(
                     "UPDATE conversations SET updated_at = max(updated_at, ?), ordinal = max(ordinal, ?),"
-                    " head = CASE WHEN ordinal <= ? THEN ? ELSE head END WHERE tenant = ? AND conversation = ?",
-                    (record.created_at, record.ordinal, record.ordinal, record.answer_id, tenant, conversation),
+                    " title = coalesce(title, ?), head = CASE WHEN ordinal <= ? THEN ? ELSE head END"
+                    " WHERE tenant = ? AND conversation = ?",
+                    (
+                        record.created_at,
+                        record.ordinal,
+                        record.title,
+                        record.ordinal,
+                        record.answer_id,
+                        tenant,
+                        conversation,
+                    ),
                 )
                 found = _request_row(db, tenant, record.request_id)
                 assert found is not None

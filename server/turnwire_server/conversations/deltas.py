@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from turnwire_protocol import OutputTextDelta, PartialMessage, ReasoningDelta, RequestEvent, utf16_len
 
+# A delta is not merged beyond this, so that an event stays far below `limits.event_bytes` in any encoding.
+_DELTA_CHARS = 16_384
+
 DeltaType = type[OutputTextDelta] | type[ReasoningDelta]
 _KINDS: dict[DeltaType, str] = {OutputTextDelta: "text", ReasoningDelta: "reasoning"}
 
@@ -40,6 +43,7 @@ class DeltaBuffer:
         self._events: list[RequestEvent] = []
         self._texts: list[str] = []  # of the last event, when that is a delta that may still grow
         self._growing: OutputTextDelta | ReasoningDelta | None = None
+        self._growing_chars = 0
         self.pending_chars = 0
 
     def __len__(self) -> int:
@@ -60,7 +64,8 @@ class DeltaBuffer:
             self.end_part()
             self._kinds.append(_KINDS[kind])
             self._lengths.append(0)
-        self._extend(kind, text)
+        for start in range(0, len(text), _DELTA_CHARS):
+            self._extend(kind, text[start : start + _DELTA_CHARS])
 
     def end_part(self) -> None:
         """The last part is complete: half a pair that was held back stays alone."""
@@ -100,8 +105,9 @@ class DeltaBuffer:
 
     def _extend(self, kind: DeltaType, text: str) -> None:
         part = len(self._kinds) - 1
-        if self._growing is not None and self._growing.part == part:
+        if self._growing is not None and self._growing.part == part and self._growing_chars < _DELTA_CHARS:
             self._texts.append(text)
+            self._growing_chars += len(text)
         else:
             self._close()
             self._growing = kind(
@@ -112,6 +118,7 @@ class DeltaBuffer:
                 text=text,
             )
             self._texts = [text]
+            self._growing_chars = len(text)
             self._events.append(self._growing)
         self._lengths[part] += len(text) if text.isascii() else utf16_len(text)
         self.pending_chars += len(text)

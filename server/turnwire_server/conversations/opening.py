@@ -9,6 +9,8 @@ from turnwire_server.eventlog.base import Owned
 from .patience import until_answered
 from .spec import TurnSpec
 
+_TITLE_CHARS = 80
+
 
 def request_record(owned: Owned) -> RequestRecord:
     """The record of a request that has just been claimed."""
@@ -24,8 +26,15 @@ def request_record(owned: Owned) -> RequestRecord:
         input=spec.user_message(),
         answer_id=spec.answer_id,
         created_at=spec.created_at,
+        title=_title(spec.texts[0]),
         run=owned.run,
     )
+
+
+def _title(text: str) -> str | None:
+    """The first line of the first message names a conversation that nobody has named."""
+    line = text.strip().split("\n", 1)[0].strip()
+    return line if len(line) <= _TITLE_CHARS else line[: _TITLE_CHARS - 1].rstrip() + "…"
 
 
 async def ensure_archived(archive: Archive, owned: Owned) -> bool:

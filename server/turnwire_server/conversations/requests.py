@@ -168,6 +168,7 @@ class Requests:
             raise _conflict(ref)
         if record.state == "open":
             return None  # its log is gone; the claim makes it anew and the archive recognises it
+        await self._services.log.release(f"release:{ref.request_id}", ref)
         conversation = ConversationRef(ref.tenant_id, record.conversation_id)
         position = await self._services.log.position(conversation)
         return CreateResult(conversation, position.epoch, position.seq, record.state, True)

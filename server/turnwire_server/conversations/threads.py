@@ -121,7 +121,14 @@ class Threads:
             up_to_ordinal=live.base.ordinal,
             without=[request.request_id for request in live.requests],
         )
+        asked = command.before or command.leaf
+        if asked is not None and not page.items and not await self._has_message(ref, asked):
+            raise CommandError(ErrorCode.NOT_FOUND, f"no message '{asked}' in this conversation")
         return ConversationMessages(items=list(page.items), next=page.next)
+
+    async def _has_message(self, ref: ConversationRef, message_id: str) -> bool:
+        archive = self._services.archive
+        return await archive.message(ref.tenant_id, ref.conversation_id, message_id) is not None
 
     async def share(self, principal: Principal, command: ConversationShare) -> None:
         """Give or take a role; those who lose theirs stop following at once."""

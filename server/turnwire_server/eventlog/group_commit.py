@@ -8,6 +8,7 @@ not answer, the same batch is sent again with growing pauses: appends carry ``(f
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -71,6 +72,7 @@ class GroupCommit:
     async def _write(self, writers: list[Writer], batch: list[Append]) -> None:
         pause = _FIRST_PAUSE_S
         while True:
+            answers: Sequence[Appended | Fenced]
             try:
                 with self._observe.append(len(batch), sum(len(append.events) for append in batch)):
                     answers = await self._log.append(batch)
@@ -81,5 +83,14 @@ class GroupCommit:
                     writer.stalled(error)
                 await anyio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
+            except Exception:
+                # A fault of ours in one append must not stop the turns of everybody: find it, and drop that turn.
+                logger.exception("an append of %d turns failed", len(batch))
+                if len(batch) == 1:
+                    answers = [Fenced()]
+                    break
+                for writer, append in zip(writers, batch, strict=True):
+                    await self._write([writer], [append])
+                return
         for writer, answer in zip(writers, answers, strict=True):
             writer.written(answer)

@@ -113,7 +113,11 @@ class SqliteEventLog:
         self._watched: set[ConversationRef] = set()
 
     async def open(self) -> None:
-        """The database is opened by whoever made it, with `SCHEMA`; there is nothing else to do."""
+        """The database is opened by whoever made it, with `SCHEMA`.
+
+        Reservations of an earlier start are dropped: their creates died before anybody was told anything.
+        """
+        await self._write(lambda db: db.execute("DELETE FROM log_requests WHERE phase = 'reserved'"))
 
     async def aclose(self) -> None:
         self._listeners.clear()

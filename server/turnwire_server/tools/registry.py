@@ -50,13 +50,13 @@ async def _clock(arguments: dict[str, Any], progress: Progress) -> dict[str, Any
 
 
 async def _countdown(arguments: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    start = arguments.get("from", 3)
-    if not isinstance(start, int) or not 1 <= start <= 10:
-        raise ToolError("'from' must be a whole number from 1 to 10")
-    for left in range(start, 0, -1):
-        progress((start - left) / start, f"{left} …")
-        await asyncio.sleep(0.1)
-    return {"counted": start}
+    seconds = arguments.get("seconds", 3)
+    if not isinstance(seconds, int) or not 1 <= seconds <= 10:
+        raise ToolError("'seconds' must be a whole number from 1 to 10")
+    for left in range(seconds, 0, -1):
+        progress((seconds - left) / seconds, f"{left} …")
+        await asyncio.sleep(1)
+    return {"counted": seconds}
 
 
 DEMO_TOOLS = (
@@ -70,8 +70,8 @@ DEMO_TOOLS = (
     ),
     Tool(
         "demo_countdown",
-        "Counts down from a small number, ten counts a second, and reports its progress.",
-        {"type": "object", "properties": {"from": {"type": "integer", "minimum": 1, "maximum": 10}}},
+        "Counts some seconds down and reports its progress.",
+        {"type": "object", "properties": {"seconds": {"type": "integer", "minimum": 1, "maximum": 10}}},
         _countdown,
         side_effect=False,
         interruptible=True,

@@ -106,7 +106,7 @@ async def test_a_tool_is_called_and_its_result_used() -> None:
     assert [(call.index, call.name) for call in begun] == [(0, "demo_clock"), (1, "demo_countdown")]
     pieces = [chunk.text for chunk in calls.chunks if isinstance(chunk, ToolCallArguments) and chunk.index == 1]
     assert len(pieces) > 1
-    assert "".join(pieces) == '{"seconds":3,"label":"UTC"}'
+    assert "".join(pieces) == '{"seconds":1,"label":"UTC"}'
     assert calls.finish == "tool_calls"
     tool_calls = [
         {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": "{}"}} for call in begun

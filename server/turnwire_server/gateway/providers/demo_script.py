@@ -51,7 +51,7 @@ DOCUMENTS = (
 )
 _ARGUMENTS: dict[str, dict[str, Any]] = {
     "demo_clock": {"timezone": "UTC"},
-    "demo_countdown": {"seconds": 3},
+    "demo_countdown": {"seconds": 1},
 }
 _PLACEHOLDERS: dict[str, Any] = {"string": "UTC", "integer": 3, "number": 3, "boolean": True, "array": []}
 _PIECE = re.compile(r"\s*\S+")
