@@ -162,6 +162,8 @@ class Answer:
 
     async def _attempt(self, provider: Provider, history: Sequence[Message]) -> ProviderError | None:
         progress, deployment = self._progress, provider.deployment
+        if progress.step > 1:
+            await self._writer.flush()  # the prompt is made from the fold: it must hold the tools' results
         progress.attempt += 1
         prompt = self._prompt(history)
         self._ledger.begin(progress.step, progress.attempt, deployment, prompt)

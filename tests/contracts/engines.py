@@ -1,0 +1,53 @@
+"""The engines that the contract suites run against."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from turnwire_server.archive import sqlite as archive_sqlite
+from turnwire_server.eventlog import sqlite as log_sqlite
+from turnwire_server.eventlog.base import EventLog
+from turnwire_server.sqlite import Database
+
+from .kit import RECORDED_CANCEL_S, RESERVATION_S, RETENTION_S, ArchiveKit, Clock, LogKit
+
+SCHEMA = [*log_sqlite.SCHEMA, *archive_sqlite.SCHEMA]
+
+
+@asynccontextmanager
+async def sqlite_database(data_dir: Path | None = None) -> AsyncIterator[Database]:
+    with tempfile.TemporaryDirectory() as fresh:
+        database = Database(data_dir or Path(fresh))
+        await database.open(SCHEMA)
+        try:
+            yield database
+        finally:
+            await database.aclose()
+
+
+async def sqlite_log_on(database: Database, clock: Clock) -> EventLog:
+    log = log_sqlite.SqliteEventLog(
+        database,
+        retention_s=RETENTION_S,
+        reservation_s=RESERVATION_S,
+        recorded_cancel_s=RECORDED_CANCEL_S,
+        clock=clock,
+    )
+    await log.open()
+    return log
+
+
+@asynccontextmanager
+async def sqlite_log(clock: Clock) -> AsyncIterator[LogKit]:
+    """The embedded log. A restart is a new log on the open database; what the file survives is shown in faults."""
+    async with sqlite_database() as database:
+        yield LogKit(await sqlite_log_on(database, clock), clock, lambda: sqlite_log_on(database, clock))
+
+
+@asynccontextmanager
+async def sqlite_archive(clock: Clock) -> AsyncIterator[ArchiveKit]:
+    async with sqlite_database() as database:
+        yield ArchiveKit(archive_sqlite.SqliteArchive(database, clock=clock))
