@@ -97,6 +97,11 @@ def test_nothing_is_merged_across_another_event() -> None:
     assert merge_entries(entries) == entries
 
 
+def test_entries_that_are_not_neighbours_stay_apart() -> None:
+    entries = [*log(text(0, "a")), *log(text(1, "b"), after=4)]
+    assert merge_entries(entries) == entries
+
+
 def test_a_single_delta_is_sent_as_it_is() -> None:
     (entry,) = log(text(0, "a"))
     assert merge_entries([entry]) == [entry]

@@ -180,14 +180,20 @@ async def connected(
     codec: str | None = JSON.name,
     resume: list[Message] | None = None,
     hello: bool = True,
+    before: Client | None = None,
     **options: Any,
 ) -> AsyncIterator[Client]:
-    """A client that has said hello and got its welcome."""
+    """A client that has said hello and got its welcome.
+
+    With `before` it goes on from what that client had folded, as a reconnecting client does.
+    """
     subprotocols = None if codec is None else [websockets.Subprotocol(codec)]
     async with websockets.connect(
         url, subprotocols=subprotocols, max_size=None, compression=None, ping_interval=None, close_timeout=1, **options
     ) as socket:
         client = Client(socket, codec_for(socket.subprotocol))
+        if before is not None:
+            client.folds = before.folds
         if hello:
             command: Message = {"type": "hello", "id": "hello"}
             if token is not None:
