@@ -33,7 +33,7 @@ async def _disturbed(app: App, steady: Client, gates: list[Gate], rng: random.Ra
                 if "c1" in client.folds and not gates and client.folds["c1"].seq >= await _end(steady):
                     return client
                 try:
-                    await client.read_frame(0.3)
+                    await client.read_frame(0.05)
                 except TimeoutError:
                     break
             last = client
