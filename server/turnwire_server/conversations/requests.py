@@ -50,7 +50,7 @@ from .conclude import conclude
 from .hub import ConversationHub
 from .opening import created_event, request_record
 from .patience import until_answered
-from .roles import allows, require, role_of
+from .roles import allows, require, role_of, taken
 from .spec import TurnSpec, fingerprint
 from .threads import Threads
 from .turn import Turn
@@ -101,6 +101,7 @@ class Requests:
         self._threads = threads
         self._tasks = tasks
         self._creating: dict[RequestRef, anyio.Event] = {}
+        self._absences: dict[tuple[ConversationRef, str], object] = {}
         hub.author_left = self._author_left
 
     # --- create ------------------------------------------------------------------------------------------
@@ -222,6 +223,8 @@ class Requests:
         record = await self._hub.record(ConversationRef(principal.tenant_id, command.conversation_id))
         if record is None:
             record, _ = await self._threads.create(principal, command.conversation_id)
+        if role_of(record, principal) is None:
+            raise taken(command.conversation_id)
         require(record, command.conversation_id, principal, "editor")
         return record
 
@@ -410,23 +413,37 @@ class Requests:
                 await answer.carry_out()
 
     def _author_left(self, ref: ConversationRef, user_id: str) -> None:
-        self._tasks.start_soon(self._cancel_if_gone, ref, user_id, name="disconnect grace")
+        self._absences[ref, user_id] = absence = object()
+        self._tasks.start_soon(self._cancel_if_gone, ref, user_id, absence, name="disconnect grace")
 
-    async def _cancel_if_gone(self, ref: ConversationRef, user_id: str) -> None:
+    async def _cancel_if_gone(self, ref: ConversationRef, user_id: str, absence: object) -> None:
         """`on_disconnect: "cancel"`: after the grace time without a connection of the author following."""
         try:
-            live = await self._services.log.live(ref)
-            bound = [r for r in live.requests if r.spec["on_disconnect"] == "cancel" and r.spec["user_id"] == user_id]
-            if not bound:
+            if not await self._bound_to(ref, user_id):
                 return
             await anyio.sleep(self._services.settings.limits.disconnect_grace_s)
+            if self._absences.get((ref, user_id)) is not absence:
+                return  # back in the meantime and gone again: that absence has a time of its own
             conversation = self._hub.find(ref)
             if self._hub.is_draining or (conversation is not None and conversation.is_present(user_id)):
                 return
-            for request in bound:
-                await self._cancel_live(RequestRef(ref.tenant_id, request.request_id), user_id, "disconnected")
+            for request_id in await self._bound_to(ref, user_id):
+                await self._cancel_live(RequestRef(ref.tenant_id, request_id), user_id, "disconnected")
         except (LogUnavailable, ArchiveUnavailable) as error:
             logger.warning("requests of a user who left were not cancelled: %s", error)
+        finally:
+            if self._absences.get((ref, user_id)) is absence:
+                del self._absences[ref, user_id]
+
+    async def _bound_to(self, ref: ConversationRef, user_id: str) -> set[str]:
+        """The requests of a conversation that end when this user is gone."""
+        conversation = self._hub.find(ref)
+        # Those that run here are known before their first event is in the log.
+        specs = [] if conversation is None else [turn.spec for turn in conversation.turns.values()]
+        bound = {s.request_id for s in specs if s.on_disconnect == "cancel" and s.user_id == user_id}
+        live = await self._services.log.live(ref)
+        waiting = (r for r in live.requests if r.spec["on_disconnect"] == "cancel" and r.spec["user_id"] == user_id)
+        return bound | {request.request_id for request in waiting}
 
 
 def _key(ref: ConversationRef) -> tuple[str, str]:

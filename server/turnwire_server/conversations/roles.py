@@ -46,3 +46,8 @@ def require(record: ConversationRecord | None, conversation_id: str, principal: 
             ErrorCode.FORBIDDEN, f"this needs the role '{needed}' in the conversation; yours is '{role}'"
         )
     return role
+
+
+def taken(conversation_id: str) -> CommandError:
+    """For creating a conversation, or a request in one, under an id that belongs to others."""
+    return CommandError(ErrorCode.FORBIDDEN, f"the conversation '{conversation_id}' is another's")

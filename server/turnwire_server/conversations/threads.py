@@ -23,7 +23,7 @@ from turnwire_server.auth import Principal
 from turnwire_server.eventlog.base import ConversationRef
 
 from .hub import ConversationHub
-from .roles import SCOPE_OPERATE, SCOPE_READ, require, role_of
+from .roles import SCOPE_OPERATE, SCOPE_READ, require, role_of, taken
 
 
 class Threads:
@@ -46,9 +46,9 @@ class Threads:
                 visibility=command.visibility or "private",
             )
             if not created and role_of(record, principal) is None:
-                raise CommandError(ErrorCode.FORBIDDEN, f"the conversation '{command.conversation_id}' is another's")
+                raise taken(command.conversation_id)
         elif record is not None and command.create and role_of(record, principal) is None:
-            raise CommandError(ErrorCode.FORBIDDEN, f"the conversation '{command.conversation_id}' is another's")
+            raise taken(command.conversation_id)
         role = require(record, command.conversation_id, principal, "viewer")
         assert record is not None, "require refuses absent ones"
         return record, role, created

@@ -9,13 +9,13 @@ stops it anywhere, and whoever takes over goes on from the log.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import anyio
 
 from turnwire_protocol import Message, MessageStarted, RequestFold, StepFailed, ToolCallPart, ToolFailed, to_wire
-from turnwire_server.eventlog.base import Fenced, Finished, Intent, LogUnavailable, Owned, Sealed
+from turnwire_server.eventlog.base import Fenced, Finished, Intent, LogUnavailable, Owned, Sealed, Unheard
 
 from . import endings
 from .conclude import conclude
@@ -209,22 +209,21 @@ class Turn:
     # --- ending ------------------------------------------------------------------------------------------
 
     async def _seal(self, draft: Draft) -> dict[str, Any]:
-        owned, writer, log = self.owned, self._writer, self._services.log
         while True:
-            ending = self._ending(draft)
-            op = f"seal:{owned.request.request_id}:{owned.fence}"
-            answer = await until_answered(
-                lambda ending=ending, op=op: log.seal(  # type: ignore[misc]
-                    op, owned.request, owned.fence, ending, taken=writer.taken
-                ),
-                "sealing",
-            )
+            answer = await until_answered(lambda: self._try_seal(draft), "sealing")
             if isinstance(answer, Sealed):
                 return answer.ending
             if isinstance(answer, Fenced):
                 raise LostOwnership
             self.hear(answer.intents)
-            draft = self._cancelled()
+
+    def _try_seal(self, draft: Draft) -> Awaitable[Sealed | Unheard | Fenced]:
+        """One try. What was heard until now decides the draft and how much the seal is told to be heard, together:
+        a cancel that comes while the seal is under way, or between two tries, is found unheard by the log."""
+        owned = self.owned
+        final = draft if self._cancel is None else self._cancelled()
+        op = f"seal:{owned.request.request_id}:{owned.fence}"
+        return self._services.log.seal(op, owned.request, owned.fence, self._ending(final), taken=self._writer.taken)
 
     def _ending(self, draft: Draft) -> dict[str, Any]:
         started = self._fold.message_id is not None

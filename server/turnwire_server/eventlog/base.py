@@ -342,7 +342,11 @@ class EventLog(Protocol):
         """
 
     async def emit(self, op: str, conversation: ConversationRef, events: Sequence[LogEvent]) -> Sequence[Entry]:
-        """Add events that belong to no running turn (members, positions in the queue)."""
+        """Add events that belong to no running turn (members, positions in the queue).
+
+        An event of a request that does not wait (any more), or has not been shown yet, is left out: it would come
+        after the request's start or end, or before its beginning.
+        """
 
     async def post(
         self,

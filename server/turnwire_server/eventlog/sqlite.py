@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from turnwire_protocol import Entry, LogEvent, encode_body
+from turnwire_protocol import Entry, LogEvent, RequestEvent, encode_body
 from turnwire_server.sqlite import Database, DatabaseUnavailable
 
 from .base import (
@@ -285,7 +285,8 @@ class SqliteEventLog:
             done = db.execute("SELECT ck, first, last FROM log_ops WHERE op = ?", (op,)).fetchone()
             if done is not None:
                 return log["epoch"], _entries(db, done["ck"], done["first"], done["last"])
-            entries = self._add(db, log["ck"], bodies, now, None, None)
+            told = [body for event, body in zip(events, bodies, strict=True) if _may_be_told(db, conversation, event)]
+            entries = self._add(db, log["ck"], told, now, None, None) if told else []
             if entries:
                 db.execute(
                     "INSERT INTO log_ops (op, ck, first, last, at) VALUES (?, ?, ?, ?, ?)",
@@ -762,6 +763,14 @@ class SqliteEventLog:
 
 
 _RECORDED = Posted(PostOutcome.RECORDED)
+
+
+def _may_be_told(db: Connection, conversation: ConversationRef, event: LogEvent) -> bool:
+    """An event of a request that somebody else than its owner adds: only while it waits, and has been shown."""
+    if not isinstance(event, RequestEvent):
+        return True
+    row = _request_row(db, RequestRef(conversation.tenant_id, event.request_id))
+    return row is not None and row["phase"] == Phase.QUEUED and row["n"] > 0
 
 
 def _row(db: Connection, rk: int) -> Row:
