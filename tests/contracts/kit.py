@@ -123,8 +123,9 @@ class LogKit:
 
     async def begin(self, request_id: str, *texts: str, **options: Any) -> Owned:
         """Claimed, and with events in the log: by default one."""
+        written = {name: options.pop(name) for name in ("checkpoint", "state") if name in options}
         claimed = await self.claim(request_id, **options)
-        await self.say(claimed.owned, 0, *(texts or ("begin",)))
+        await self.say(claimed.owned, 0, *(texts or ("begin",)), **written)
         return claimed.owned
 
     async def say(self, owned: Owned, n: int, *texts: str, **fields: Any) -> Appended:

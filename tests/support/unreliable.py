@@ -30,7 +30,7 @@ ARCHIVE_STEPS = frozenset(
 )
 ARCHIVE_LOOKS = frozenset("conversation list_conversations request open_requests messages message usage".split())
 
-_PATIENCE = 3
+_PATIENCE = 20
 
 
 class Intercepted:

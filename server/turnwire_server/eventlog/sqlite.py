@@ -59,8 +59,9 @@ SCHEMA = (
     """CREATE TABLE IF NOT EXISTS log_events (
         ck INTEGER NOT NULL, seq INTEGER NOT NULL, ts INTEGER NOT NULL, rk INTEGER, n INTEGER, body BLOB NOT NULL,
         PRIMARY KEY (ck, seq)) WITHOUT ROWID""",
+    # AUTOINCREMENT: a key that was given back would let the repeat of an old step find somebody else's row.
     """CREATE TABLE IF NOT EXISTS log_requests (
-        rk INTEGER PRIMARY KEY, tenant TEXT NOT NULL, request TEXT NOT NULL, conversation TEXT NOT NULL,
+        rk INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, request TEXT NOT NULL, conversation TEXT NOT NULL,
         user TEXT NOT NULL, fingerprint TEXT NOT NULL, at INTEGER NOT NULL, reserve_op TEXT NOT NULL,
         phase TEXT NOT NULL, ck INTEGER, state TEXT NOT NULL DEFAULT 'preparing', owner TEXT NOT NULL DEFAULT '',
         ordinal INTEGER NOT NULL DEFAULT 0, fence INTEGER NOT NULL DEFAULT 0, run INTEGER NOT NULL DEFAULT 1,
@@ -81,8 +82,8 @@ SCHEMA = (
         kind TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (tenant, request, user)) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS log_recorded_at ON log_recorded (at)",
     """CREATE TABLE IF NOT EXISTS log_ops (
-        op TEXT PRIMARY KEY, ck INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, at INTEGER NOT NULL
-        ) WITHOUT ROWID""",
+        op TEXT PRIMARY KEY, ck INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, at INTEGER NOT NULL,
+        next_rk INTEGER) WITHOUT ROWID""",
 )
 
 _LIVE = "phase IN ('queued', 'running', 'sealed')"
@@ -158,13 +159,19 @@ class SqliteEventLog:
         return await self._write(step)
 
     async def release(self, op: str, request: RequestRef) -> Owned | None:
+        now = self._now()
+
         def step(db: Connection) -> Owned | None:
+            done = _done(db, op)
+            if done is not None:
+                return self._handed_out(db, done["next_rk"])
             row = _request_row(db, request)
             if row is None or row["n"] > 0 or row["phase"] not in (Phase.RESERVED, Phase.QUEUED, Phase.RUNNING):
                 return None
             db.execute("DELETE FROM log_requests WHERE rk = ?", (row["rk"],))
             db.execute("DELETE FROM log_inbox WHERE rk = ?", (row["rk"],))
             if row["phase"] == Phase.RESERVED:
+                _remember(db, op, now)
                 return None
             # The newest message is again the one before, unless somebody has built on it meanwhile.
             spec = orjson.loads(row["spec"])
@@ -172,7 +179,9 @@ class SqliteEventLog:
                 "UPDATE log_conversations SET head = ? WHERE ck = ? AND head = ?",
                 (spec.get("parent_id"), row["ck"], spec.get("answer_id")),
             )
-            return self._promote(db, row["ck"])
+            following = self._promote(db, row["ck"])
+            _remember(db, op, now, row["ck"], next_rk=None if following is None else _rk(db, following.request))
+            return following
 
         return await self._write(step)
 
@@ -282,16 +291,13 @@ class SqliteEventLog:
         def step(db: Connection) -> tuple[str, list[Entry]]:
             log = self._conversation_row(db, conversation)
             assert log is not None
-            done = db.execute("SELECT ck, first, last FROM log_ops WHERE op = ?", (op,)).fetchone()
+            done = _done(db, op)
             if done is not None:
                 return log["epoch"], _entries(db, done["ck"], done["first"], done["last"])
             told = [body for event, body in zip(events, bodies, strict=True) if _may_be_told(db, conversation, event)]
             entries = self._add(db, log["ck"], told, now, None, None) if told else []
             if entries:
-                db.execute(
-                    "INSERT INTO log_ops (op, ck, first, last, at) VALUES (?, ?, ?, ?, ?)",
-                    (op, log["ck"], entries[0].seq, entries[-1].seq, now),
-                )
+                _remember(db, op, now, log["ck"], entries[0].seq, entries[-1].seq)
             return log["epoch"], entries
 
         epoch, entries = await self._write(step)
@@ -379,9 +385,8 @@ class SqliteEventLog:
             )
             following = self._promote(db, row["ck"])
             if following is not None:
-                next_row = _request_row(db, following.request)
-                assert next_row is not None
-                db.execute("UPDATE log_requests SET next_rk = ? WHERE rk = ?", (next_row["rk"], row["rk"]))
+                next_rk = _rk(db, following.request)
+                db.execute("UPDATE log_requests SET next_rk = ? WHERE rk = ?", (next_rk, row["rk"]))
             return log["epoch"], ref, Finished(entries, following, self._waiting(db, row["ck"]))
 
         answer = await self._write(step)
@@ -431,7 +436,9 @@ class SqliteEventLog:
                 )
             entered = []
             for request, spec in sorted(requests, key=lambda pair: int(pair[1]["ordinal"])):
-                if _request_row(db, request) is not None:
+                known = _request_row(db, request)
+                if known is not None:
+                    entered += [request] if known["reserve_op"] == op else []  # a repeat answers as the first time
                     continue
                 first = not self._waited_for(db, log["ck"])
                 db.execute(
@@ -463,9 +470,11 @@ class SqliteEventLog:
         return await self._write(step)
 
     async def delete(self, op: str, conversation: ConversationRef) -> None:
+        now = self._now()
+
         def step(db: Connection) -> None:
             log = self._conversation_row(db, conversation, create=False)
-            if log is None:
+            if log is None or _done(db, op) is not None:
                 return
             ck = log["ck"]
             db.execute("DELETE FROM log_inbox WHERE rk IN (SELECT rk FROM log_requests WHERE ck = ?)", (ck,))
@@ -473,6 +482,7 @@ class SqliteEventLog:
             db.execute("DELETE FROM log_events WHERE ck = ?", (ck,))
             db.execute("DELETE FROM log_ops WHERE ck = ?", (ck,))
             db.execute("DELETE FROM log_conversations WHERE ck = ?", (ck,))
+            _remember(db, op, now)
 
         await self._write(step)
 
@@ -694,13 +704,14 @@ class SqliteEventLog:
 
     def _finished_before(self, db: Connection, row: Row) -> Finished:
         entries = _entries_of(db, row, row["finish_n"], row["n"])
-        following = None if row["next_rk"] is None else _row(db, row["next_rk"])
-        # The successor is handed out again only while it stands as it was handed out.
-        if following is not None and (following["owner"] != self.owner or following["n"] > 2):
-            following = None
-        return Finished(
-            entries, None if following is None else self._owned(db, following), self._waiting(db, row["ck"])
-        )
+        return Finished(entries, self._handed_out(db, row["next_rk"]), self._waiting(db, row["ck"]))
+
+    def _handed_out(self, db: Connection, rk: int | None) -> Owned | None:
+        """A successor, again, but only while it stands as it was handed out: it may run long since."""
+        row = None if rk is None else _row(db, rk)
+        if row is None or row["phase"] != Phase.RUNNING or row["owner"] != self.owner or row["n"] > 2:
+            return None
+        return self._owned(db, row)
 
     def _claimed(self, db: Connection, row: Row, *, mine: bool) -> Claimed:
         position, behind = self._place(db, row)
@@ -783,6 +794,29 @@ def _request_row(db: Connection, request: RequestRef) -> Row | None:
         "SELECT * FROM log_requests WHERE tenant = ? AND request = ?", (request.tenant_id, request.request_id)
     ).fetchone()
     return row
+
+
+def _rk(db: Connection, request: RequestRef) -> int:
+    row = _request_row(db, request)
+    assert row is not None, "only asked for one that was just read"
+    rk: int = row["rk"]
+    return rk
+
+
+def _done(db: Connection, op: str) -> Row | None:
+    """What an earlier call with this operation id has left to answer its repeat with."""
+    row: Row | None = db.execute("SELECT * FROM log_ops WHERE op = ?", (op,)).fetchone()
+    return row
+
+
+def _remember(
+    db: Connection, op: str, now: int, ck: int = 0, first: int = 0, last: int = 0, next_rk: int | None = None
+) -> None:
+    """Recognise a repeat of this call, for as long as events are kept. ``ck`` 0 outlives its conversation."""
+    db.execute(
+        "INSERT INTO log_ops (op, ck, first, last, at, next_rk) VALUES (?, ?, ?, ?, ?, ?)",
+        (op, ck, first, last, now, next_rk),
+    )
 
 
 def _position(log: Row) -> Position:

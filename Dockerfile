@@ -1,0 +1,29 @@
+# Two stages: wheels are built where a compiler may be needed, and only installed where the server runs.
+FROM python:3.11-slim AS build
+WORKDIR /src
+COPY requirements/runtime.txt requirements/runtime.txt
+RUN python -m venv /opt/turnwire \
+    && /opt/turnwire/bin/pip install --no-cache-dir --requirement requirements/runtime.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY server server
+COPY protocol protocol
+RUN /opt/turnwire/bin/pip install --no-cache-dir --no-deps .
+
+FROM python:3.11-slim
+RUN useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin turnwire \
+    && install -d -o turnwire -g turnwire /data
+COPY --from=build /opt/turnwire /opt/turnwire
+ENV PATH=/opt/turnwire/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    TURNWIRE_SERVER__HOST=0.0.0.0 \
+    TURNWIRE_SERVER__DATA_DIR=/data \
+    TURNWIRE_AUTH__MODE=jwt
+USER turnwire
+WORKDIR /data
+VOLUME /data
+EXPOSE 8787
+# The process has drain_s (30 s) after SIGTERM: give it as long, e.g. `docker stop --time 35`.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8787/healthz', timeout=2)"]
+CMD ["turnwire", "serve"]
