@@ -36,7 +36,7 @@ from .sqlite import Database
 from .telemetry.metrics import Metrics
 from .tools.executor import ToolExecutor
 from .tools.registry import DEMO_TOOLS
-from .transport.flush import flush
+from .transport.flush import flush, tell
 from .transport.frontend import Frontend
 from .transport.listener import listening
 
@@ -132,7 +132,7 @@ async def running(
         background.start_soon(services.commit.run, name="group commit")
         turns = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(turns.cancel_scope.cancel)
-        hub = ConversationHub(services, turns, flush)
+        hub = ConversationHub(services, turns, flush, tell)
         threads = Threads(hub)
         requests = Requests(hub, threads, background)
         front = Frontend(services, hub, requests, threads, build_authenticator(settings), background)

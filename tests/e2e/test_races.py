@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from turnwire_server.app import App
-
 from tests.support.client import CallError, Client, connected
 from tests.support.provider import Gate, Script
 from tests.support.server import token
 from tests.support.stack import running_stack
+
+from turnwire_server.app import App
+from turnwire_server.eventlog.base import LogUnavailable
 
 
 class Held:
@@ -77,8 +78,6 @@ async def test_a_cancel_between_the_last_token_and_the_seal_wins() -> None:
 
 async def test_a_cancel_stored_while_the_seal_is_repeated_wins() -> None:
     """The seal got no answer; before it is sent again a cancel is stored. The repeat must not claim to know it."""
-    from turnwire_server.eventlog.base import LogUnavailable
-
     async with running_stack() as (provider, app), connected(app.url) as client:
         log: Any = app.front.services.log
         seal, lost, failed = log.seal, asyncio.Event(), asyncio.Event()
@@ -153,7 +152,9 @@ async def test_a_request_whose_author_left_before_its_first_event_is_cancelled_t
         async with connected(app.url) as client:
             await client.create("r1", "c1", "hello", on_disconnect="cancel")
             await append.reached()
-        await _until(other, lambda: len(app.front.sessions) == 1)
+        loop = asyncio.get_running_loop()
+        gone_at = loop.time()
+        await _until(other, lambda: len(app.front.sessions) == 1 and loop.time() > gone_at + 0.1)
         append.release()
         await _until(other, lambda: not app.front.hub.running_turns)
         assert (await other.status("r1"))["state"] == "cancelled"
@@ -180,9 +181,12 @@ async def test_each_absence_of_the_author_has_its_own_grace_time() -> None:
 
 async def test_a_request_in_a_conversation_of_somebody_else_is_forbidden_as_creating_it_is() -> None:
     """`not_found` would be untrue twice: an absent conversation is made, and the id is there."""
-    async with running_stack(jwt=True) as (_provider, app):
-        async with connected(app.url, token=token("alice")) as alice, connected(app.url, token=token("bob")) as bob:
-            await alice.open("c1")
-            with pytest.raises(CallError) as refused:
-                await bob.create("r1", "c1", "hello")
-            assert refused.value.code == "forbidden"
+    async with (
+        running_stack(jwt=True) as (_provider, app),
+        connected(app.url, token=token("alice")) as alice,
+        connected(app.url, token=token("bob")) as bob,
+    ):
+        await alice.open("c1")
+        with pytest.raises(CallError) as refused:
+            await bob.create("r1", "c1", "hello")
+        assert refused.value.code == "forbidden"

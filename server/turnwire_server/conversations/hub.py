@@ -11,11 +11,13 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
-from turnwire_protocol import Entry, RequestQueued
+from turnwire_protocol import Entry, Notice, RequestQueued
 from turnwire_server.archive.base import ConversationRecord
 from turnwire_server.eventlog.base import ConversationRef, Finished, LogUnavailable, Phase
 from turnwire_server.eventlog.tail import TailBudget
@@ -28,19 +30,21 @@ from .turn import Turn
 
 logger = logging.getLogger(__name__)
 
+Tell = Callable[[Conversation, Any], None]
 Flush = Callable[[Conversation, Sequence[Entry]], None]
 
 
 class ConversationHub:
     """Lives as long as the node; ``tasks`` is the node's group for turns."""
 
-    def __init__(self, services: Services, tasks: TaskGroup, flush: Flush) -> None:
+    def __init__(self, services: Services, tasks: TaskGroup, flush: Flush, tell: Tell) -> None:
         self.services = services
         self.is_draining = False
         self.author_left: Callable[[ConversationRef, str], None] = lambda ref, user_id: None
         """Called when the last connection of a user in a conversation is gone and the server did not close it."""
         self._tasks = tasks
         self._flush = flush
+        self._tell = tell
         self._conversations: dict[ConversationRef, Conversation] = {}
         self._turns: dict[Turn, None] = {}
         self._all_ended = anyio.Event()
@@ -112,6 +116,7 @@ class ConversationHub:
         conversation = self._get(turn.owned.conversation)
         conversation.turns[turn.owned.request.request_id] = turn
         self._turns[turn] = None
+        turn.on_stall = partial(self._log_stalls, conversation, turn.owned.request.request_id)
         self.services.metrics.turns_running.inc()
         self._tasks.start_soon(self._run, turn, conversation, name=f"turn {turn.owned.request.request_id}")
 
@@ -169,6 +174,18 @@ class ConversationHub:
         conversation.drop_tail()
         conversation.record = None
         self._drop_if_idle(conversation)
+
+    def _log_stalls(self, conversation: Conversation, request_id: str) -> None:
+        """The answer goes on being made, but nobody is shown what is not in the log: say why it stands still."""
+        self._tell(
+            conversation,
+            Notice(
+                kind="log_unavailable",
+                conversation_id=conversation.ref.conversation_id,
+                request_id=request_id,
+                message="the server's storage does not answer; the answer goes on when it does",
+            ),
+        )
 
     def _entries_received(self, ref: ConversationRef, epoch: str, entries: Sequence[Entry]) -> None:
         conversation = self._conversations.get(ref)

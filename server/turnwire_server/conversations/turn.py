@@ -9,7 +9,7 @@ stops it anywhere, and whoever takes over goes on from the log.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import anyio
@@ -59,6 +59,8 @@ class Turn:
         self._is_archived = is_archived
         self._scope = anyio.CancelScope()
         self._cancel: Intent | None = None
+        self.on_stall: Callable[[], None] = lambda: None
+        """Called when the log stops taking this turn's events."""
         self._draining = False
         limits, storage = services.settings.limits, services.settings.storage
         self._writer = TurnWriter(
@@ -66,6 +68,7 @@ class Turn:
             self._fold,
             services.commit,
             heard=self.hear,
+            stalled=lambda: self.on_stall(),
             checkpoint=self._checkpoint,
             checkpoint_events=limits.checkpoint_events,
             checkpoint_bytes=limits.checkpoint_bytes,

@@ -34,6 +34,7 @@ class TurnWriter:
         commit: GroupCommit,
         *,
         heard: Callable[[Sequence[Intent]], None],
+        stalled: Callable[[], None],
         checkpoint: Callable[[], dict[str, Any]],
         checkpoint_events: int,
         checkpoint_bytes: int,
@@ -46,6 +47,7 @@ class TurnWriter:
         self._owned = owned
         self._commit = commit
         self._heard = heard
+        self._tell_stalled = stalled
         self._checkpoint = checkpoint
         self._checkpoint_events = checkpoint_events
         self._checkpoint_bytes = checkpoint_bytes
@@ -158,6 +160,7 @@ class TurnWriter:
     def stalled(self, error: LogUnavailable) -> None:
         if self._stalled_at is None:
             self._stalled_at = time.monotonic()
+            self._tell_stalled()
         self._tell()
 
     def _wake(self) -> None:

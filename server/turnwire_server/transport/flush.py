@@ -7,6 +7,7 @@ catches up at its own pace in a task of its own (`Session.wake`), so a slow read
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from turnwire_protocol import Codec, Entry
 from turnwire_server.conversations.conversation import Conversation
@@ -36,3 +37,10 @@ def flush(conversation: Conversation, entries: Sequence[Entry]) -> None:
         else:
             place.live = False
             session.wake(place)
+
+
+def tell(conversation: Conversation, message: Any) -> None:
+    """Write a message that is in no log to all followers."""
+    for place in tuple(conversation.followers):
+        assert isinstance(place, Place), "the transport is the only one that follows"
+        place.session.send(message)
