@@ -221,7 +221,8 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class RequestInfo:
-    """What the log knows of a request. ``state`` is the wire state (PROTOCOL section 4, RequestState)."""
+    """What the log knows of a request. ``state`` is the wire state (PROTOCOL section 4, RequestState), terminal once
+    the terminal event is in the log."""
 
     request: RequestRef
     conversation: ConversationRef

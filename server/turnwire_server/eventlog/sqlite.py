@@ -357,8 +357,8 @@ class SqliteEventLog:
                 if any(intent.kind == "cancel" for intent in unheard):
                     return Unheard(unheard)
             db.execute(
-                "UPDATE log_requests SET phase = 'sealed', state = ?, ending = ? WHERE rk = ?",
-                (ending["outcome"], orjson.dumps(ending), row["rk"]),
+                "UPDATE log_requests SET phase = 'sealed', ending = ? WHERE rk = ?",
+                (orjson.dumps(ending), row["rk"]),
             )
             return Sealed(ending)
 
@@ -380,9 +380,17 @@ class SqliteEventLog:
                 return log["epoch"], ref, self._finished_before(db, row)
             entries = self._add(db, row["ck"], bodies, now, row["rk"], row["n"])
             db.execute(
-                "UPDATE log_requests SET phase = 'finished', owner = '', floor = 0, archived = ?,"
+                "UPDATE log_requests SET phase = 'finished', state = ?, owner = '', floor = 0, archived = ?,"
                 " finish_n = ?, n = ?, last_seq = ?, at = ?, checkpoint = NULL WHERE rk = ?",
-                (archived, row["n"], row["n"] + len(bodies), entries[-1].seq, now, row["rk"]),
+                (
+                    orjson.loads(row["ending"])["outcome"],
+                    archived,
+                    row["n"],
+                    row["n"] + len(bodies),
+                    entries[-1].seq,
+                    now,
+                    row["rk"],
+                ),
             )
             following = self._promote(db, row["ck"])
             if following is not None:
@@ -683,7 +691,7 @@ class SqliteEventLog:
 
     def _end_queued(self, db: Connection, row: Row, op: str, intent: Intent, ending: dict[str, Any]) -> Posted:
         db.execute(
-            "UPDATE log_requests SET phase = 'sealed', state = 'cancelled', ending = ?, owner = ?, fence = ?,"
+            "UPDATE log_requests SET phase = 'sealed', ending = ?, owner = ?, fence = ?,"
             " post_op = ?, taken = ? WHERE rk = ?",
             (orjson.dumps(ending), self.owner, self._fence(row["fence"]), op, intent.k, row["rk"]),
         )

@@ -155,7 +155,7 @@ async def _hello(session: Session, command: Hello) -> None:
             server=ServerInfo(name="turnwire", version=__version__),
             server_time=front.services.now_ms(),
             heartbeat_s=limits.heartbeat_s,
-            expires_at=None if principal.expires_at is None else int(principal.expires_at * 1000),
+            expires_at=_expires_ms(principal),
             features=list(tenant.features),
             limits={name: getattr(limits, name) for name in _PUBLISHED_LIMITS},
         )
@@ -189,9 +189,13 @@ async def _refresh(session: Session, command: AuthRefresh) -> None:
         raise CommandError(ErrorCode.FORBIDDEN, "the new token is of another user or tenant")
     session.principal = principal
     session.wire.refreshed(_monotonic(principal.expires_at, session.front.services.clock()), time.monotonic())
-    session.send(Ack(ref=command.id))
+    session.send(Ack(ref=command.id, expires_at=_expires_ms(principal)))
     for ref in tuple(session.follows):
         session.front.recheck_roles(ref)
+
+
+def _expires_ms(principal: Principal) -> int | None:
+    return None if principal.expires_at is None else int(principal.expires_at * 1000)
 
 
 def _monotonic(expires_at: float | None, now: float) -> float | None:

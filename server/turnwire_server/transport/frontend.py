@@ -63,6 +63,7 @@ class Frontend:
             auth_grace_s=limits.auth_grace_s,
             resume_entries=limits.resume_entries,
             input_chars=limits.input_chars,
+            metadata_bytes=limits.metadata_bytes,
         )
 
     def tenant(self, principal: Principal) -> Tenant:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import http
 import logging
 from collections.abc import Mapping
-from importlib import resources
 from urllib.parse import unquote, urlsplit
 
 import orjson
@@ -21,6 +20,7 @@ from turnwire_protocol import CommandError, ErrorCode, is_id, to_wire
 from turnwire_server.archive.base import ArchiveUnavailable
 from turnwire_server.auth import AuthError, AuthUnavailable, bearer_token
 from turnwire_server.eventlog.base import LogUnavailable
+from turnwire_server.playground import page
 
 from .frontend import Frontend
 
@@ -28,12 +28,6 @@ logger = logging.getLogger(__name__)
 
 WEBSOCKET_PATH = "/v1"
 _JSON = "application/json"
-# The page is one file with its script and style in it; it may talk to its own server and nothing else.
-_PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline';"
-    " connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Frame-Options": "DENY",
-}
 _STATUS = {
     ErrorCode.NOT_FOUND: http.HTTPStatus.NOT_FOUND,
     ErrorCode.FORBIDDEN: http.HTTPStatus.FORBIDDEN,
@@ -129,8 +123,8 @@ class HttpFront:
 
 
 def _page() -> Response:
-    page = resources.files("turnwire_server").joinpath("playground", "index.html").read_bytes()
-    return _response(http.HTTPStatus.OK, page, "text/html; charset=utf-8", _PAGE_HEADERS)
+    headers = {"Content-Security-Policy": page().policy, "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer"}
+    return _response(http.HTTPStatus.OK, page().body, "text/html; charset=utf-8", headers)
 
 
 def _error(status: http.HTTPStatus, message: str, extra: Mapping[str, str] | None = None) -> Response:

@@ -106,13 +106,14 @@ class Session:
                     self.send(item)
                 else:
                     await self._carry_out(item)
+                # After each, not after the frame: one frame may hold thousands of commands.
+                await self._until_answers_are_read()
                 if self.wire.close is not None:
                     break
             self.front.wheel.add(self)
             if self.wire.close is not None:
                 await self._close()
                 return
-            await self._until_answers_are_read()
 
     async def _carry_out(self, command: AnyCommand) -> None:
         limits = self.front.settings.limits
