@@ -7,6 +7,7 @@ understands the one command the load sends. `python -m benchmarks.bare_pipe PROV
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from typing import Any
 
@@ -50,4 +51,5 @@ async def _pipe(http: aiohttp.ClientSession, url: str, socket: ServerConnection,
 
 
 if __name__ == "__main__":
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # clients that are killed are part of the plan
     uvloop.run(_main(int(sys.argv[1])))

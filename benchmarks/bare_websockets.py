@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import uvloop
 from websockets.asyncio.server import ServerConnection, serve
@@ -20,4 +21,5 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # clients that are killed are part of the plan
     uvloop.run(_main())

@@ -128,14 +128,16 @@ class ConversationHub:
     async def take_over_orphans(self) -> int:
         """Own and go on with everything that an earlier start of this node, or a dead node, left unfinished."""
         count = 0
-        for info in await self.services.log.orphans():
-            owned = await self.services.log.take_over(takeover_op(), info.request)
+        log = self.services.log
+        for info in await until_answered(log.orphans, "looking for orphans"):
+            op, request = takeover_op(), info.request
+            owned = await until_answered(lambda op=op, request=request: log.take_over(op, request), "taking over")  # type: ignore[misc]
             if owned is None:
                 continue
             count += 1
             if owned.phase is Phase.QUEUED:
                 continue  # it is started when its turn comes; whoever finishes the one before it does that
-            self.start(await take_over(self.services, owned))
+            self.start(await until_answered(partial(take_over, self.services, owned), "taking over"))
         return count
 
     async def drain(self, seconds: float) -> None:

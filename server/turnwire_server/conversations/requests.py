@@ -48,8 +48,8 @@ from turnwire_server.settings import Tenant
 from . import endings
 from .conclude import conclude
 from .hub import ConversationHub
-from .opening import created_event, request_record
-from .patience import until_answered
+from .opening import created_event, ensure_archived, request_record
+from .patience import see_through, until_answered
 from .roles import allows, require, role_of, taken
 from .spec import TurnSpec, fingerprint
 from .threads import Threads
@@ -133,18 +133,16 @@ class Requests:
             print_,
         ):
             raise _conflict(ref)
-        existing = await self._existing(ref, print_)
+        existing = await self._existing(ref, print_, op)
         if existing is not None:
             return existing
         # From the claim on somebody owns the request: a client that leaves now must not leave it half made.
-        with anyio.CancelScope(shield=True):
-            try:
-                claimed = await self._claim(principal, tenant, command, ref, op)
-            except CommandError:
-                await self._services.log.release(op, ref)
-                raise
-            if claimed.mine:
-                await self._archive(claimed, op)
+        claimed = await see_through(
+            self._tasks,
+            lambda: self._own(principal, tenant, command, ref, op),
+            self._begin_if_mine,
+            f"creating request {ref.request_id}",
+        )
         if not claimed.mine:
             return await self._attach(ref)
         return CreateResult(
@@ -156,7 +154,26 @@ class Requests:
             begin=lambda: self._begin(claimed),
         )
 
-    async def _existing(self, ref: RequestRef, print_: str) -> CreateResult | None:
+    async def _own(
+        self, principal: Principal, tenant: Tenant, command: RequestCreate, ref: RequestRef, op: str
+    ) -> Claimed:
+        """The claim, and the request in the archive, however long they take to answer."""
+        try:
+            claimed = await self._claim(principal, tenant, command, ref, op)
+        except CommandError:
+            await self._release(op, ref)
+            raise
+        if claimed.mine:
+            await self._archive(claimed, op)
+        return claimed
+
+    async def _release(self, op: str, ref: RequestRef) -> None:
+        """Give the id back, and start whoever waited behind it."""
+        following = await until_answered(lambda: self._services.log.release(op, ref), "releasing a request")
+        if following is not None:
+            self._hub.start(Turn(self._services, following))
+
+    async def _existing(self, ref: RequestRef, print_: str, op: str) -> CreateResult | None:
         """The request when it stands already, in the log or, long after, in the archive alone."""
         info = await self._services.log.request(ref)
         if info is not None:
@@ -165,11 +182,11 @@ class Requests:
         if record is None:
             return None
         if record.fingerprint != print_:
-            await self._services.log.release(f"release:{ref.request_id}", ref)
+            await self._release(op, ref)
             raise _conflict(ref)
         if record.state == "open":
             return None  # its log is gone; the claim makes it anew and the archive recognises it
-        await self._services.log.release(f"release:{ref.request_id}", ref)
+        await self._release(op, ref)
         conversation = ConversationRef(ref.tenant_id, record.conversation_id)
         position = await self._services.log.position(conversation)
         return CreateResult(conversation, position.epoch, position.seq, record.state, True)
@@ -198,14 +215,17 @@ class Requests:
         record = await self._conversation(principal, command)
         await self._check_parent(record, command)
         spec = TurnSpec.create(command, principal.tenant_id, principal.user_id, tenant, route, self._services.now_ms())
-        claimed = await self._services.log.claim(
-            op,
-            ref,
-            spec.conversation,
-            spec.to_json(command),
-            base=Base(record.ordinal, record.head),
-            reject_busy=command.on_busy == "reject",
-            queue_limit=limits.queued_per_conversation,
+        claimed = await until_answered(
+            lambda: self._services.log.claim(
+                op,
+                ref,
+                spec.conversation,
+                spec.to_json(command),
+                base=Base(record.ordinal, record.head),
+                reject_busy=command.on_busy == "reject",
+                queue_limit=limits.queued_per_conversation,
+            ),
+            f"claiming request {ref.request_id}",
         )
         if isinstance(claimed, Busy):
             text = "too many requests wait in this conversation" if claimed.full else "a turn is running"
@@ -246,23 +266,26 @@ class Requests:
         except ArchiveUnavailable as error:
             # Unknown: the turn begins all the same and archives itself; the client asks again. Known: undone.
             if error.unknown:
-                self._tasks.start_soon(self._begin, claimed)
+                self._tasks.start_soon(self._begin, claimed, False)
             else:
-                self._went_on(claimed.owned, await self._services.log.release(op, claimed.owned.request))
+                await self._release(op, claimed.owned.request)
             raise CommandError(ErrorCode.UNAVAILABLE, "the archive does not answer; send it again") from error
         if not ours:
-            self._went_on(claimed.owned, await self._services.log.release(op, claimed.owned.request))
+            await self._release(op, claimed.owned.request)
             raise _conflict(claimed.owned.request)
 
-    def _went_on(self, owned: Owned, following: Owned | None) -> None:
-        if following is not None:
-            self._hub.start(Turn(self._services, following))
+    async def _begin_if_mine(self, claimed: Claimed) -> None:
+        if claimed.mine:
+            await self._begin(claimed)
 
-    async def _begin(self, claimed: Claimed) -> None:
+    async def _begin(self, claimed: Claimed, is_archived: bool = True) -> None:
         """Show the request: a running one starts, a queued one says where it stands."""
         owned = claimed.owned
         if claimed.position is None:
-            self._hub.start(Turn(self._services, owned, is_archived=True))
+            self._hub.start(Turn(self._services, owned, is_archived=is_archived))
+            return
+        if not is_archived and not await ensure_archived(self._services.archive, owned):
+            await self._release(uuid.uuid4().hex, owned.request)  # the id belongs to an older request
             return
         queued = RequestQueued(
             conversation_id=owned.conversation.conversation_id,
@@ -311,8 +334,24 @@ class Requests:
                 conversation = await self._hub.record(ConversationRef(ref.tenant_id, record.conversation_id))
                 if conversation is not None and role_of(conversation, principal) is not None:
                     return CancelResult("already_terminal", record.state)
-        posted = await self._post_cancel(ref, principal.user_id, command.reason, any_user=any_user, info=info)
+        return await see_through(
+            self._tasks,
+            lambda: self._cancel(ref, principal.user_id, command.reason, any_user=any_user, info=info),
+            self._carry_out,
+            f"cancelling request {ref.request_id}",
+        )
+
+    async def _cancel(
+        self, ref: RequestRef, user_id: str, reason: str | None, *, any_user: bool, info: RequestInfo | None
+    ) -> CancelResult:
+        posted = await self._post_cancel(ref, user_id, reason, any_user=any_user, info=info)
+        if info is None and posted.outcome is PostOutcome.STORED:  # it was claimed meanwhile
+            info = await until_answered(lambda: self._services.log.request(ref), "looking at a request")
         return self._answer(ref, info, posted)
+
+    async def _carry_out(self, result: CancelResult) -> None:
+        if result.carry_out is not None:
+            await result.carry_out()
 
     def _answer(self, ref: RequestRef, info: RequestInfo | None, posted: Posted) -> CancelResult:
         match posted.outcome:
@@ -346,8 +385,13 @@ class Requests:
         ending = None
         if info is not None and info.phase is Phase.QUEUED:
             ending = self._queued_ending(info, user_id, reason)
-        return await self._services.log.post(
-            f"cancel:{uuid.uuid4().hex}", ref, "cancel", body, user_id=user_id, any_user=any_user, ending=ending
+        op = f"cancel:{uuid.uuid4().hex}"
+        # Its answer is needed: a queued request that it ended is concluded by whoever ended it.
+        return await until_answered(
+            lambda: self._services.log.post(
+                op, ref, "cancel", body, user_id=user_id, any_user=any_user, ending=ending
+            ),
+            f"cancelling request {ref.request_id}",
         )
 
     def _queued_ending(self, info: RequestInfo, by: str, reason: str | None) -> dict[str, object]:
@@ -368,12 +412,7 @@ class Requests:
         info = await until_answered(lambda: self._services.log.request(ref), "looking at a request")
         if info is None:
             return
-        posted = await until_answered(
-            lambda: self._post_cancel(ref, by, reason, any_user=True, info=info), "cancelling a queued request"
-        )
-        answer = self._answer(ref, info, posted)
-        if answer.carry_out is not None:
-            await answer.carry_out()
+        await self._carry_out(await self._cancel(ref, by, reason, any_user=True, info=info))
 
     async def _conclude(self, owned: Owned) -> None:
         assert owned.ending is not None
@@ -407,10 +446,7 @@ class Requests:
     async def _cancel_live(self, ref: RequestRef, by: str, reason: str) -> None:
         info = await self._services.log.request(ref)
         if info is not None and info.phase in (Phase.QUEUED, Phase.RUNNING):
-            posted = await self._post_cancel(ref, by, reason, any_user=True, info=info)
-            answer = self._answer(ref, info, posted)
-            if answer.carry_out is not None:
-                await answer.carry_out()
+            await self._carry_out(await self._cancel(ref, by, reason, any_user=True, info=info))
 
     def _author_left(self, ref: ConversationRef, user_id: str) -> None:
         self._absences[ref, user_id] = absence = object()

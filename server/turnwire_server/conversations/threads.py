@@ -23,6 +23,7 @@ from turnwire_server.auth import Principal
 from turnwire_server.eventlog.base import ConversationRef
 
 from .hub import ConversationHub
+from .patience import until_answered
 from .roles import SCOPE_OPERATE, SCOPE_READ, require, role_of, taken
 
 
@@ -155,6 +156,12 @@ class Threads:
         ref = ConversationRef(principal.tenant_id, conversation_id)
         require(await self._hub.record(ref), conversation_id, principal, "owner")
         await cancel_all(ref, principal.user_id)
-        await self._services.archive.delete_conversation(ref.tenant_id, ref.conversation_id)
-        await self._services.log.delete(f"delete:{uuid.uuid4().hex}", ref)
+        # The record goes last: as long as it stands an interrupted delete can be repeated, and nobody else can take
+        # the name and be shown the old log.
+        op = f"delete:{uuid.uuid4().hex}"
+        await until_answered(lambda: self._services.log.delete(op, ref), "deleting a log")
+        await until_answered(
+            lambda: self._services.archive.delete_conversation(ref.tenant_id, ref.conversation_id),
+            "deleting a conversation",
+        )
         return ref

@@ -58,7 +58,7 @@ class TurnWriter:
         self._since_checkpoint = 0
         self._bytes_since_checkpoint = 0
         self._want_checkpoint = False
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None  # made by whoever waits: most appends have nobody who does
         self._lost = False
         self._stalled_at: float | None = None
 
@@ -101,12 +101,12 @@ class TurnWriter:
                 raise LogUnavailable("the log did not answer for too long")
             if self.buffer.pending_chars <= self._stall_chars:
                 return
-            await self._changed.wait()
+            await self._until_changed()
 
     async def flush(self) -> None:
         """Wait until everything said so far is in the log. Raises `LostOwnership`."""
         while (len(self.buffer) or self._inflight) and not self._lost:
-            await self._changed.wait()
+            await self._until_changed()
         if self._lost:
             raise LostOwnership
 
@@ -167,6 +167,12 @@ class TurnWriter:
         if not self._inflight:
             self._commit.wake(self)
 
+    async def _until_changed(self) -> None:
+        if self._changed is None:
+            self._changed = anyio.Event()
+        await self._changed.wait()
+
     def _tell(self) -> None:
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
+        if self._changed is not None:
+            changed, self._changed = self._changed, None
+            changed.set()
