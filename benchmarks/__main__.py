@@ -1,8 +1,8 @@
 """`python -m benchmarks`: CPU per delta and memory per idle connection, beside a bare pipe in the same run.
 
 CPU is the operating system's accounting of the server's process (user and system), not a wall clock; the two servers
-take turns, because a shared machine's speed drifts, and what counts is the ratio pair by pair. Everything is on loopback,
-bounded in time, and stops by itself. Prints a table and writes `benchmarks/results.json`.
+take turns, because a shared machine's speed drifts, and what counts is the ratio pair by pair. Everything is on
+loopback, bounded in time, and stops by itself. Prints a table and writes `benchmarks/results.json`.
 """
 
 from __future__ import annotations
@@ -89,13 +89,16 @@ def _cpu_per_delta(name: str, provider_port: str, load: Load) -> tuple[float, fl
 
 
 def _kb_per_connection(name: str, provider_port: str, load: Load) -> float:
-    with tempfile.TemporaryDirectory() as folder, _target(name, provider_port, folder) as (server, port, token):
-        with _process("load", "idle", port, token, "50", talk=True) as few:
-            _first_line(few)
-            before = server.memory_info().rss
-            with _process("load", "idle", port, token, str(load.connections), talk=True) as many:
-                _first_line(many)
-                return (server.memory_info().rss - before) / load.connections / 1000
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _target(name, provider_port, folder) as (server, port, token),
+        _process("load", "idle", port, token, "50", talk=True) as few,
+    ):
+        _first_line(few)
+        before = server.memory_info().rss
+        with _process("load", "idle", port, token, str(load.connections), talk=True) as many:
+            _first_line(many)
+            return (server.memory_info().rss - before) / load.connections / 1000
 
 
 def _measure(load: Load) -> dict[str, object]:
@@ -109,9 +112,7 @@ def _measure(load: Load) -> dict[str, object]:
                 cpu[name].append(spent)
                 rates[name].append(rate)
                 print(f"round {number + 1}: {name:10} {spent:6.1f} µs a delta, {rate:6.0f} deltas/s", flush=True)
-        memory = {
-            name: _kb_per_connection(name, provider_port, load) for name in ("bare websockets", "turnwire")
-        }
+        memory = {name: _kb_per_connection(name, provider_port, load) for name in ("bare websockets", "turnwire")}
     ratios = [ours / bare for ours, bare in zip(cpu["turnwire"], cpu["bare pipe"], strict=True)]
     return {
         "load": asdict(load),

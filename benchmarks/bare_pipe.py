@@ -47,7 +47,9 @@ async def _pipe(http: aiohttp.ClientSession, url: str, socket: ServerConnection,
             if text:
                 delta = {"type": "output_text.delta", "request_id": request_id, "text": text}
                 await socket.send(orjson.dumps(delta), text=True)
-    await socket.send(orjson.dumps({"type": "message.completed", "request_id": request_id, "terminal": True}), text=True)
+    await socket.send(
+        orjson.dumps({"type": "message.completed", "request_id": request_id, "terminal": True}), text=True
+    )
 
 
 if __name__ == "__main__":

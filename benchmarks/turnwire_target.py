@@ -9,11 +9,12 @@ import asyncio
 import sys
 
 import uvloop
+
 from turnwire_server.app import running
 from turnwire_server.auth import make_token
 from turnwire_server.settings import build_settings
 
-_SECRET = "only for benchmarks, thirty-two bytes"  # noqa: S105
+_SECRET = "only for benchmarks, thirty-two bytes"
 
 
 async def _main(provider_port: int, data_dir: str) -> None:

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
-
 from tests.support.unreliable import LOG_STEPS, Fault, Repeating, unreliable_log
+
 from turnwire_server.eventlog.base import EventLog
 
 from .eventlog_ending import Finishing, Posting, Sealing

@@ -6,8 +6,8 @@ import pytest
 
 from turnwire_server.eventlog.base import Fenced, Phase, PostOutcome, Sealed, Unheard
 
-from .kit import RETENTION_S, LogKit, ended, ending, op
 from .eventlog_writing import places
+from .kit import RETENTION_S, LogKit, ended, ending, op
 
 
 class Posting:
@@ -21,9 +21,7 @@ class Posting:
     async def test_a_repeat_is_not_stored_twice(self, kit: LogKit) -> None:
         owned = await kit.begin("r1", "a")
         again = op()
-        posts = [
-            await kit.log.post(again, owned.request, "cancel", {"by": "ann"}, user_id="ann") for _ in range(2)
-        ]
+        posts = [await kit.log.post(again, owned.request, "cancel", {"by": "ann"}, user_id="ann") for _ in range(2)]
         assert posts[0] == posts[1]
         assert len((await kit.say(owned, 1, "b")).intents) == 1
 

@@ -7,7 +7,6 @@ import statistics
 import time
 
 import pytest
-
 from tests.support.client import CallError, Client, connected
 from tests.support.provider import Gate, Script
 from tests.support.server import token

@@ -7,12 +7,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from turnwire_server.eventlog.sqlite import SqliteEventLog
-
 from tests.support.client import CallError, connected
 from tests.support.provider import Gate, Script
 from tests.support.server import token
 from tests.support.stack import running_stack
+
+from turnwire_server.eventlog.sqlite import SqliteEventLog
 
 
 async def test_five_connections_with_the_same_request_make_one_call_and_see_the_same() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-
 from tests.support.client import CallError, connected
 from tests.support.provider import Gate, Script
 from tests.support.stack import running_stack

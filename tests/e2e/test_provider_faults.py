@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from tests.support.client import connected
 from tests.support.provider import Do, Gate, Script, refused_base_url, running_provider
 from tests.support.server import running_server
@@ -84,9 +83,7 @@ def _two(first: str, second: str, midstream: str = "restart") -> dict[str, Any]:
             {"name": "first", "model": "m1", "base_url": first, **QUICK},
             {"name": "second", "model": "m2", "base_url": second, **QUICK},
         ],
-        "routes": [
-            {"name": "default", "deployments": ["first", "second"], "max_attempts": 2, "midstream": midstream}
-        ],
+        "routes": [{"name": "default", "deployments": ["first", "second"], "max_attempts": 2, "midstream": midstream}],
     }
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from turnwire_protocol import SUBPROTOCOLS
-from turnwire_server.app import App
-from turnwire_server.eventlog.sqlite import SqliteEventLog
-
 from tests.support.client import CallError, Client, connected
 from tests.support.provider import ControlledProvider, Gate, Script
 from tests.support.stack import running_stack
+
+from turnwire_protocol import SUBPROTOCOLS
+from turnwire_server.app import App
+from turnwire_server.eventlog.sqlite import SqliteEventLog
 
 
 async def _disturbed(app: App, steady: Client, gates: list[Gate], rng: random.Random) -> Client:

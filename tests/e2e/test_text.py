@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from turnwire_protocol import SUBPROTOCOLS, utf16_len
-
 from tests.support.client import Client, connected
 from tests.support.provider import Script
 from tests.support.provider_script import utf16_units
 from tests.support.stack import running_stack
 
-TEXT = "plain, ümläut, 漢字かな交じり, 𝔘𝔫𝔦𝔠𝔬𝔡𝔢, 👨‍👩‍👧‍👦 🇪🇺 e\u0301 \"quoted\" \\ \n\ttabs \u2028 and zero\u200bwidth 😀"
+from turnwire_protocol import SUBPROTOCOLS, utf16_len
+
+TEXT = 'plain, ümläut, 漢字かな交じり, 𝔘𝔫𝔦𝔠𝔬𝔡𝔢, 👨‍👩‍👧‍👦 🇪🇺 e\u0301 "quoted" \\ \n\ttabs \u2028 and zero\u200bwidth 😀'
 
 
 def _pieces(size: int) -> list[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from turnwire_protocol import LOG_EVENTS
-
 from tests.support.client import CallError, connected
 from tests.support.provider import Gate, Script
 from tests.support.server import running_server
 from tests.support.stack import running_stack
+
+from turnwire_protocol import LOG_EVENTS
 
 # What only commands of later versions can bring about (SPEC, what this version does not serve).
 NOT_YET = {
@@ -80,7 +80,10 @@ async def test_the_prompt_holds_the_finished_turns_of_the_branch_in_order() -> N
             {"role": "assistant", "content": "B2"},
             {"role": "user", "content": "U3"},
         ]
-        assert 77 in (provider.requests[0].body.get("max_tokens"), provider.requests[0].body.get("max_completion_tokens"))
+        assert 77 in (
+            provider.requests[0].body.get("max_tokens"),
+            provider.requests[0].body.get("max_completion_tokens"),
+        )
         history = await client.call({"type": "conversation.history", "conversation_id": "c1"})
         texts = [message["parts"][0]["text"] for message in history["items"]]
         assert texts == ["U1", "A1", "U2 edited", "B2", "U3", "B3"]

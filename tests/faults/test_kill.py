@@ -1,7 +1,7 @@
-"""`kill -9` at each step of the log, with a turn in flight, and a restart on the same data (DESIGN, guarantees 2 to 5, 12).
+"""`kill -9` at each step of the log, with a turn in flight, and a restart on the same data (guarantees 2 to 5 and 12).
 
-Whatever the step: the request resumes by its id, nothing that a client saw is lost or doubled, exactly one ending comes,
-the history is intact, and every attempt that the provider saw is in the ledger once.
+Whatever the step: the request resumes by its id, nothing that a client saw is lost or doubled, exactly one ending
+comes, the history is intact, and every attempt that the provider saw is in the ledger once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import websockets
-
 from tests.support.client import CallError, Client, connected
 from tests.support.process import server_process
 from tests.support.provider import ControlledProvider, Gate, Script, running_provider
@@ -55,7 +54,9 @@ def _create(request: str, text: str) -> dict[str, Any]:
 
 def _ledger(data_dir: Path) -> list[tuple[Any, ...]]:
     with sqlite3.connect(data_dir / "turnwire.db") as db:
-        rows = db.execute("SELECT request, step, attempt, outcome FROM usage ORDER BY request, step, attempt").fetchall()
+        rows = db.execute(
+            "SELECT request, step, attempt, outcome FROM usage ORDER BY request, step, attempt"
+        ).fetchall()
     db.close()
     return rows
 

@@ -6,6 +6,7 @@ must stand as if nothing had happened: one ending each, no turn twice, nothing f
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import tempfile
 from collections.abc import AsyncIterator
@@ -14,11 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from turnwire_server.app import App, Engines, open_embedded, running
-from turnwire_server.settings import Settings
-
 from tests.support.client import CallError, Client, connected
-from tests.support.provider import ControlledProvider, Gate, Script, running_provider
+from tests.support.provider import Gate, Script, running_provider
 from tests.support.server import settings_for
 from tests.support.unreliable import (
     ARCHIVE_LOOKS,
@@ -30,6 +28,9 @@ from tests.support.unreliable import (
     unreliable_log,
 )
 
+from turnwire_server.app import App, Engines, open_embedded, running
+from turnwire_server.settings import Settings
+
 FAULTS = [Fault.NONE, Fault.TWICE, Fault.LOST, Fault.MISSED, Fault.REFUSED]
 _PATIENCE = 12
 
@@ -40,13 +41,13 @@ async def bad_server(
 ) -> AsyncIterator[App]:
     async def open_badly(settings: Settings, stack: AsyncExitStack) -> Engines:
         engines = await open_embedded(settings, stack)
-        log_steps, archive_steps = (LOG_STEPS, ARCHIVE_STEPS)
-        if looks:
-            log_steps, archive_steps = LOG_STEPS | LOG_LOOKS, ARCHIVE_STEPS | ARCHIVE_LOOKS
+        log_steps, archive_steps, every = LOG_STEPS, ARCHIVE_STEPS, 2
+        if looks:  # a chain of looks would fail again and again at the same place if every other one did
+            log_steps, archive_steps, every = LOG_STEPS | LOG_LOOKS, ARCHIVE_STEPS | ARCHIVE_LOOKS, 5
         return dataclasses.replace(
             engines,
-            log=unreliable_log(engines.log, log, log_steps),
-            archive=unreliable_archive(engines.archive, archive, archive_steps),
+            log=unreliable_log(engines.log, log, log_steps, every),
+            archive=unreliable_archive(engines.archive, archive, archive_steps, every),
         )
 
     with tempfile.TemporaryDirectory() as folder:
@@ -80,6 +81,27 @@ async def open_whole(client: Client, conversation: str) -> dict[str, Any]:
     return client.folds[conversation].view()
 
 
+async def shown(client: Client, request: str, conversation: str) -> None:
+    """Wait until some of the answer is seen, as a delta or in a snapshot."""
+
+    def has_text() -> bool:
+        fold = client.folds.get(conversation)
+        return fold is not None and request in fold.active and fold.active[request].partial.length > 0
+
+    await client.until(has_text)
+
+
+async def ended(client: Client, conversation: str, turns: int) -> dict[str, Any]:
+    """Wait until so many turns have ended and nothing runs; the client's view."""
+
+    def all_ended() -> bool:
+        fold = client.folds.get(conversation)
+        return fold is not None and not fold.active and len(fold.messages) == 2 * turns
+
+    await client.until(all_ended)
+    return client.folds[conversation].view()
+
+
 def said(view: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [
         (message["role"], message["status"], "".join(part.get("text", "") for part in message["parts"]))
@@ -93,9 +115,14 @@ async def state_of(client: Client, request: str) -> str:
 
 
 async def nothing_is_left_open(app: App) -> None:
+    """To be called once clients have seen all ends; a step whose answer was lost is still being repeated then."""
+    async with asyncio.timeout(5):
+        await app.front.hub._until_ended()
     services = app.front.services
     log, archive = services.log._engine, services.archive._engine  # type: ignore[attr-defined]
-    rows = await log._db.read(lambda db: db.execute("SELECT phase, count(*) FROM log_requests GROUP BY phase").fetchall())
+    rows = await log._db.read(
+        lambda db: db.execute("SELECT phase, count(*) FROM log_requests GROUP BY phase").fetchall()
+    )
     assert {row[0] for row in rows} <= {"finished"}
     assert list(await archive.open_requests(limit=10)) == []
     terminal = await log._db.read(
@@ -105,7 +132,6 @@ async def nothing_is_left_open(app: App) -> None:
         ).fetchall()
     )
     assert all(row[1] == 1 for row in terminal), "one terminal event each"
-    assert app.front.hub.running_turns == 0
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -118,15 +144,12 @@ async def test_a_line_of_turns_ends_as_it_should(fault: Fault) -> None:
     ):
         provider.script(Script.text("one ", gate, "two"), Script.text("three"))
         await create(client, "r1", "c1", "first")
-        await client.event("output_text.delta", "r1")
+        await shown(client, "r1", "c1")
         await create(client, "r2", "c1", "second")
         await create(client, "r3", "c1", "third")
-        await client.event("request.queued", "r3")
         await insist(client, "request.cancel", request_id="r2")
-        assert (await client.terminal("r2"))["type"] == "message.cancelled"
         gate.open()
-        assert (await client.terminal("r1"))["type"] == "message.completed"
-        assert (await client.terminal("r3"))["type"] == "message.completed"
+        await ended(client, "c1", 3)
         async with connected(app.url) as fresh:
             view = await open_whole(fresh, "c1")
             assert view == client.folds["c1"].view()
@@ -153,14 +176,10 @@ async def test_a_cancel_in_mid_stream_is_a_fact(fault: Fault) -> None:
     ):
         provider.script(Script.stalled_after("half "))
         await create(client, "r1", "c1")
-        await client.event("output_text.delta", "r1")
+        await shown(client, "r1", "c1")
         answer = await insist(client, "request.cancel", request_id="r1")
         assert answer["outcome"] == "cancelling"
-        ending = await client.terminal("r1")
-        assert (ending["type"], ending["message"]["parts"]) == (
-            "message.cancelled",
-            [{"kind": "text", "text": "half "}],
-        )
+        assert said(await ended(client, "c1", 1))[1:] == [("assistant", "cancelled", "half ")]
         await provider.client_gone(0)
         await ledger_is(app, {"r1": ["cancelled"]})
         await nothing_is_left_open(app)
@@ -175,7 +194,7 @@ async def test_a_cancel_before_the_request_is_a_fact(fault: Fault) -> None:
     ):
         assert (await insist(client, "request.cancel", request_id="r1"))["outcome"] == "recorded"
         await create(client, "r1", "c1")
-        assert (await client.terminal("r1"))["type"] == "message.cancelled"
+        assert said(await ended(client, "c1", 1))[1:] == [("assistant", "cancelled", "")]
         assert provider.requests == []
         await nothing_is_left_open(app)
 
@@ -190,7 +209,7 @@ async def test_the_archive_has_every_turn_that_anybody_saw(fault: Fault) -> None
     ):
         for number in range(1, 4):
             await create(client, f"r{number}", "c1", f"question {number}")
-            await client.terminal(f"r{number}")
+            await ended(client, "c1", number)
         await app.front.services.log.trim()
         history = await insist(client, "conversation.history", conversation_id="c1")
         texts = [part["text"] for message in history["items"] for part in message["parts"]]
@@ -208,14 +227,14 @@ async def test_sharing_rating_and_deleting_work(fault: Fault) -> None:
         connected(app.url) as client,
     ):
         await create(client, "r1", "c1")
-        await client.terminal("r1")
+        await ended(client, "c1", 1)
         await insist(client, "conversation.share", conversation_id="c1", user_id="bob", role="viewer")
         await client.event("member.changed")
         await insist(client, "feedback.create", request_id="r1", rating=1)
         epoch = client.folds["c1"].epoch
         provider.script(Script.stalled_after("half "))
         await create(client, "r2", "c1")
-        await client.event("output_text.delta", "r2")
+        await shown(client, "r2", "c1")
         try:
             await insist(client, "conversation.delete", conversation_id="c1")
         except CallError as error:
@@ -235,7 +254,7 @@ async def test_looking_may_fail_too(fault: Fault) -> None:
         connected(app.url) as client,
     ):
         await create(client, "r1", "c1", "first")
-        assert (await client.terminal("r1"))["type"] == "message.completed"
+        await ended(client, "c1", 1)
         async with connected(app.url) as fresh:
             assert said(await open_whole(fresh, "c1")) == [
                 ("user", "complete", "first"),

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import websockets
+
 from turnwire_protocol import JSON, Codec, ConversationFold, codec_for, event_from_wire
 
 WAIT_S = 10.0

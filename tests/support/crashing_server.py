@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from tests.support.server import settings_for
+
 from turnwire_server.app import running
 from turnwire_server.archive.sqlite import SqliteArchive
 from turnwire_server.eventlog.sqlite import SqliteEventLog
-
-from tests.support.server import settings_for
 
 
 def _die() -> None:

@@ -22,12 +22,14 @@ class Cutter:
     def __init__(self, port: int) -> None:
         self._target = port
         self._servers: list[asyncio.Server] = []
+        self._pipes: set[asyncio.Task[None]] = set()
 
     async def port(self, budget: int) -> int:
         """A port on which a connection ends once `budget` bytes have come from the server."""
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._pipe(reader, writer, budget)
+            pipe = asyncio.create_task(self._pipe(reader, writer, budget))
+            self._pipes.add(pipe)
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         self._servers.append(server)
@@ -35,20 +37,28 @@ class Cutter:
         return port
 
     async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, budget: int) -> None:
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        upward = asyncio.create_task(_copy(reader, up_writer, None))
+        sides = [writer]
         try:
-            await _copy(up_reader, writer, budget)
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            sides.append(up_writer)
+            upward = asyncio.create_task(_copy(reader, up_writer, None))
+            try:
+                await _copy(up_reader, writer, budget)
+            finally:
+                upward.cancel()
         finally:
-            upward.cancel()
-            for side in (writer, up_writer):
+            for side in sides:
                 side.transport.abort()
-            with contextlib.suppress(asyncio.CancelledError):
-                await upward
+            for side in sides:
+                with contextlib.suppress(OSError):
+                    await side.wait_closed()
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         for server in self._servers:
             server.close()
+        for pipe in self._pipes:
+            pipe.cancel()
+        await asyncio.gather(*self._pipes, return_exceptions=True)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, budget: int | None) -> None:
@@ -68,4 +78,4 @@ async def running_cutter(port: int) -> AsyncIterator[Cutter]:
     try:
         yield cutter
     finally:
-        cutter.close()
+        await cutter.aclose()

@@ -21,9 +21,7 @@ SECRET = "a secret of the tests, long enough for HS256"
 Tree = Mapping[str, Any]
 
 
-def settings_for(
-    data_dir: Path, *, provider_url: str | None = None, jwt: bool = False, **sections: Any
-) -> Settings:
+def settings_for(data_dir: Path, *, provider_url: str | None = None, jwt: bool = False, **sections: Any) -> Settings:
     """The settings of a test server; `sections` are merged over the defaults, table by table."""
     tree: dict[str, Any] = {
         "server": {"port": 0, "data_dir": str(data_dir), "drain_s": 1, "node_id": "test-node"},

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from turnwire_server.app import App
-
 from tests.support.provider import ControlledProvider, running_provider
 from tests.support.server import running_server
+
+from turnwire_server.app import App
 
 
 @asynccontextmanager

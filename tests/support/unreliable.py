@@ -22,13 +22,29 @@ Around = Callable[[str, Call], Awaitable[Any]]
 """Gets the name of a step and the call itself, and answers in its place."""
 
 LOG_STEPS = frozenset(
-    "reserve release claim append emit post seal finish archived take_over rebuild delete trim".split()
+    [
+        "reserve",
+        "release",
+        "claim",
+        "append",
+        "emit",
+        "post",
+        "seal",
+        "finish",
+        "archived",
+        "take_over",
+        "rebuild",
+        "delete",
+        "trim",
+    ]
 )
-LOG_LOOKS = frozenset("position read live request running orphans unarchived".split())
+LOG_LOOKS = frozenset(["position", "read", "live", "request", "running", "orphans", "unarchived"])
 ARCHIVE_STEPS = frozenset(
-    "create_conversation set_member delete_conversation insert_request end_request add_feedback".split()
+    ["create_conversation", "set_member", "delete_conversation", "insert_request", "end_request", "add_feedback"]
 )
-ARCHIVE_LOOKS = frozenset("conversation list_conversations request open_requests messages message usage".split())
+ARCHIVE_LOOKS = frozenset(
+    ["conversation", "list_conversations", "request", "open_requests", "messages", "message", "usage"]
+)
 
 _PATIENCE = 20
 
@@ -70,10 +86,11 @@ class Fault(StrEnum):
 
 
 class Unreliable:
-    """Every other call of each step meets the fault, beginning with the first."""
+    """Every other (or third …) call of each step meets the fault, beginning with the first."""
 
-    def __init__(self, fault: Fault, error: Callable[[], Exception]) -> None:
+    def __init__(self, fault: Fault, error: Callable[[], Exception], every: int = 2) -> None:
         self.fault = fault
+        self.every = every
         self.met: Counter[str] = Counter()
         """How often each step met the fault."""
         self._error = error
@@ -81,7 +98,8 @@ class Unreliable:
 
     async def around(self, step: str, call: Call) -> Any:
         self._calls[step] += 1
-        if self.fault is Fault.NONE or (self.fault is not Fault.TWICE and self._calls[step] % 2 == 0):
+        spared = self.fault is not Fault.TWICE and self._calls[step] % self.every != 1
+        if self.fault is Fault.NONE or spared:
             return await call()
         self.met[step] += 1
         if self.fault is Fault.TWICE:
@@ -115,13 +133,14 @@ class Repeating:
         return call
 
 
-def unreliable_log(engine: Any, fault: Fault, steps: frozenset[str] = LOG_STEPS) -> Any:
+def unreliable_log(engine: Any, fault: Fault, steps: frozenset[str] = LOG_STEPS, every: int = 2) -> Any:
     """The log, failing every other call of each step."""
-    return Intercepted(engine, steps, Unreliable(fault, lambda: LogUnavailable(f"by the test: {fault}")).around)
+    around = Unreliable(fault, lambda: LogUnavailable(f"by the test: {fault}"), every).around
+    return Intercepted(engine, steps, around)
 
 
-def unreliable_archive(engine: Any, fault: Fault, steps: frozenset[str] = ARCHIVE_STEPS) -> Any:
+def unreliable_archive(engine: Any, fault: Fault, steps: frozenset[str] = ARCHIVE_STEPS, every: int = 2) -> Any:
     """The archive, failing every other call of each step."""
     unknown = fault is not Fault.REFUSED
-    around = Unreliable(fault, lambda: ArchiveUnavailable(f"by the test: {fault}", unknown=unknown)).around
+    around = Unreliable(fault, lambda: ArchiveUnavailable(f"by the test: {fault}", unknown=unknown), every).around
     return Intercepted(engine, steps, around)

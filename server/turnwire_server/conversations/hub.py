@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 
 from turnwire_protocol import Entry, Notice, RequestQueued
 from turnwire_server.archive.base import ConversationRecord
-from turnwire_server.eventlog.base import ConversationRef, Finished, LogUnavailable, Phase
+from turnwire_server.eventlog.base import ConversationRef, Finished, LogUnavailable, Owned, Phase
 from turnwire_server.eventlog.tail import TailBudget
 
 from .conversation import Conversation, Follower
@@ -42,6 +42,8 @@ class ConversationHub:
         self.is_draining = False
         self.author_left: Callable[[ConversationRef, str], None] = lambda ref, user_id: None
         """Called when the last connection of a user in a conversation is gone and the server did not close it."""
+        self.show_queued: Callable[[Owned, int | None], Coroutine[Any, Any, None]]
+        """Shows a queued request whose node died before anybody had been shown it."""
         self._tasks = tasks
         self._flush = flush
         self._tell = tell
@@ -131,12 +133,15 @@ class ConversationHub:
         log = self.services.log
         for info in await until_answered(log.orphans, "looking for orphans"):
             op, request = takeover_op(), info.request
-            owned = await until_answered(lambda op=op, request=request: log.take_over(op, request), "taking over")  # type: ignore[misc]
+            owned = await until_answered(partial(log.take_over, op, request), "taking over")
             if owned is None:
                 continue
             count += 1
             if owned.phase is Phase.QUEUED:
-                continue  # it is started when its turn comes; whoever finishes the one before it does that
+                # It is started when its turn comes; whoever finishes the one before it does that.
+                if owned.n == 0:
+                    self._tasks.start_soon(self.show_queued, owned, info.position)
+                continue
             self.start(await until_answered(partial(take_over, self.services, owned), "taking over"))
         return count
 

@@ -7,8 +7,8 @@ not be left half done when whoever asked for it stops waiting is seen through by
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -36,7 +36,7 @@ async def until_answered(step: Callable[[], Awaitable[T]], what: str) -> T:
 
 
 async def see_through(
-    tasks: TaskGroup, work: Callable[[], Awaitable[T]], abandoned: Callable[[T], Awaitable[object]], what: str
+    tasks: TaskGroup, work: Callable[[], Awaitable[T]], abandoned: Callable[[T], Coroutine[Any, Any, None]], what: str
 ) -> T:
     """The result of ``work``, which is done to its end in ``tasks`` even when the caller is cancelled meanwhile.
 

@@ -103,6 +103,7 @@ class Requests:
         self._creating: dict[RequestRef, anyio.Event] = {}
         self._absences: dict[tuple[ConversationRef, str], object] = {}
         hub.author_left = self._author_left
+        hub.show_queued = self._show_queued
 
     # --- create ------------------------------------------------------------------------------------------
 
@@ -284,14 +285,19 @@ class Requests:
         if claimed.position is None:
             self._hub.start(Turn(self._services, owned, is_archived=is_archived))
             return
+        await self._show_queued(owned, claimed.position, claimed.behind, is_archived=is_archived)
+
+    async def _show_queued(
+        self, owned: Owned, position: int | None, behind: str | None = None, *, is_archived: bool = False
+    ) -> None:
         if not is_archived and not await ensure_archived(self._services.archive, owned):
             await self._release(uuid.uuid4().hex, owned.request)  # the id belongs to an older request
             return
         queued = RequestQueued(
             conversation_id=owned.conversation.conversation_id,
             request_id=owned.request.request_id,
-            position=claimed.position,
-            behind=claimed.behind,
+            position=position or 1,
+            behind=behind,
         )
         events: list[LogEvent] = [created_event(owned), queued]
         append = Append(owned.request, owned.conversation, owned.fence, 0, events, state="queued")
@@ -388,9 +394,7 @@ class Requests:
         op = f"cancel:{uuid.uuid4().hex}"
         # Its answer is needed: a queued request that it ended is concluded by whoever ended it.
         return await until_answered(
-            lambda: self._services.log.post(
-                op, ref, "cancel", body, user_id=user_id, any_user=any_user, ending=ending
-            ),
+            lambda: self._services.log.post(op, ref, "cancel", body, user_id=user_id, any_user=any_user, ending=ending),
             f"cancelling request {ref.request_id}",
         )
 

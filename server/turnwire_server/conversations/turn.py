@@ -147,15 +147,17 @@ class Turn:
         age_s = (self._services.now_ms() - self.spec.created_at) / 1000 if self._recovered else 0.0
         self._scope.deadline = anyio.current_time() + max(limits.turn_deadline_s - age_s, 0.0)
         with self._scope:
-            history = await until_answered(self._history, "reading the history")
-            answer = Answer(self._services, self.spec, self._writer, self._ledger, self._progress, self.owned.run)
             if self._fold.message_id is None:
                 self._writer.event(
                     MessageStarted(
                         **self._head, message_id=self.spec.answer_id, run=self.owned.run, route=self.spec.route
                     )
                 )
-            elif self._recovered and self._progress.stage == "model":
+            history = await until_answered(self._history, "reading the history")
+            answer = Answer(self._services, self.spec, self._writer, self._ledger, self._progress, self.owned.run)
+            # The answer's time is that of its `message.started`: it must be known before the first checkpoint.
+            await self._writer.flush()
+            if self._recovered and self._progress.stage == "model":
                 self._take_back(answer)
             try:
                 return await answer.run(history)

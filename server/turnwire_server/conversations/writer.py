@@ -124,6 +124,8 @@ class TurnWriter:
         due = self._want_checkpoint or (
             self._since_checkpoint >= self._checkpoint_events or self._bytes_since_checkpoint >= self._checkpoint_bytes
         )
+        if self.fold.message_id is not None and not self.fold.answer_created_at:
+            due = False  # the log has yet to say when the answer began; a checkpoint without it would be wrong for good
         if due:
             self._want_checkpoint = False
             self._since_checkpoint = self._bytes_since_checkpoint = 0

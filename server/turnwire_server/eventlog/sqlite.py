@@ -68,7 +68,7 @@ SCHEMA = (
         n INTEGER NOT NULL DEFAULT 0, claim_seq INTEGER NOT NULL DEFAULT 0, last_seq INTEGER NOT NULL DEFAULT 0,
         taken INTEGER NOT NULL DEFAULT 0, spec BLOB, checkpoint BLOB, checkpoint_seq INTEGER NOT NULL DEFAULT 0,
         floor INTEGER NOT NULL DEFAULT 0, claim_op TEXT, takeover_op TEXT, post_op TEXT, ending BLOB,
-        finish_n INTEGER, next_rk INTEGER,
+        finish_n INTEGER, next_rk INTEGER, head_before TEXT,
         archived INTEGER NOT NULL DEFAULT 1,
         UNIQUE (tenant, request))""",
     """CREATE INDEX IF NOT EXISTS log_requests_live ON log_requests (ck, ordinal)
@@ -174,11 +174,11 @@ class SqliteEventLog:
             if row["phase"] == Phase.RESERVED:
                 _remember(db, op, now)
                 return None
-            # The newest message is again the one before, unless somebody has built on it meanwhile.
-            spec = orjson.loads(row["spec"])
+            # The newest message is again the one before (not the parent: that may lie further back), unless somebody
+            # has built on it meanwhile.
             db.execute(
                 "UPDATE log_conversations SET head = ? WHERE ck = ? AND head = ?",
-                (spec.get("parent_id"), row["ck"], spec.get("answer_id")),
+                (row["head_before"], row["ck"], orjson.loads(row["spec"]).get("answer_id")),
             )
             following = self._promote(db, row["ck"])
             _remember(db, op, now, row["ck"], next_rk=None if following is None else _rk(db, following.request))
@@ -219,7 +219,7 @@ class SqliteEventLog:
             phase = Phase.QUEUED if waiting else Phase.RUNNING
             db.execute(
                 "UPDATE log_requests SET phase = ?, state = ?, floor = ?, claim_op = ?, ck = ?, owner = ?,"
-                " ordinal = ?, fence = ?, claim_seq = ?, last_seq = ?, spec = ? WHERE rk = ?",
+                " ordinal = ?, fence = ?, claim_seq = ?, last_seq = ?, spec = ?, head_before = ? WHERE rk = ?",
                 (
                     phase,
                     "queued" if waiting else "preparing",
@@ -232,6 +232,7 @@ class SqliteEventLog:
                     log["last_seq"],
                     log["last_seq"],
                     orjson.dumps(stored),
+                    head,
                     row["rk"],
                 ),
             )
@@ -452,8 +453,8 @@ class SqliteEventLog:
                 first = not self._waited_for(db, log["ck"])
                 db.execute(
                     "INSERT INTO log_requests (tenant, request, conversation, user, fingerprint, at, reserve_op,"
-                    " phase, state, floor, ck, ordinal, fence, claim_seq, last_seq, spec)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    " phase, state, floor, ck, ordinal, fence, claim_seq, last_seq, spec, head_before)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         request.tenant_id,
                         request.request_id,
@@ -471,6 +472,7 @@ class SqliteEventLog:
                         log["last_seq"],
                         log["last_seq"],
                         orjson.dumps(spec),
+                        spec.get("parent_id"),
                     ),
                 )
                 entered.append(request)
@@ -540,7 +542,7 @@ class SqliteEventLog:
             for row in rows:
                 spec = orjson.loads(row["spec"])
                 if row["n"] == 0:  # not shown to anybody yet, so the conversation still ends before it
-                    head = spec["parent_id"] if head == spec["answer_id"] else head
+                    head = row["head_before"] if head == spec["answer_id"] else head
                     continue
                 requests.append(
                     LiveRequest(

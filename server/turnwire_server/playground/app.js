@@ -14,11 +14,14 @@ const FOLLOWED = 8;
 const open = () => app.conversations.get(app.current);
 
 const wire = new Wire({
-  hello: () => ({
-    token: app.token,
-    client: { name: "turnwire-playground", version: "1" },
-    resume: [...app.conversations.values()].map(({ id, cursor }) => ({ conversation_id: id, since: cursor })),
-  }),
+  hello() {
+    app.resumed = [...app.conversations.keys()];
+    return {
+      token: app.token,
+      client: { name: "turnwire-playground", version: "1" },
+      resume: [...app.conversations.values()].map(({ id, cursor }) => ({ conversation_id: id, since: cursor })),
+    };
+  },
   welcome(welcome) {
     app.welcome = welcome;
     $("who").replaceChildren(el("b", {}, welcome.user_id), ` in ${welcome.tenant_id}`);
@@ -50,14 +53,13 @@ function receive(messages) {
     }
     events.clear();
   };
-  const resumed = [...app.conversations.values()];
   for (const message of messages) {
     const conversation = app.conversations.get(message.conversation_id);
     if (message.type === "notice") toast(message.message ?? message.kind);
     else if (message.type === "goaway")
       toast("The server is going away; running answers finish, then this page comes back.");
     else if (message.type === "error" && message.ref?.startsWith("resume."))
-      forget(resumed[Number(message.ref.slice(7))]?.id);
+      refused(app.resumed[Number(message.ref.slice(7))], message);
     else if (!conversation) continue;
     else if (message.type === "conversation.snapshot") {
       flush();
@@ -114,10 +116,31 @@ function follow(id) {
   return conversation;
 }
 
-function reopen(conversation) {
-  wire
-    .call({ type: "conversation.open", conversation_id: conversation.id, create: false })
-    .catch((error) => error.code === "not_found" && forget(conversation.id));
+/** Open again without a cursor: the state comes as a snapshot. */
+function reopen({ id }) {
+  wire.call({ type: "conversation.open", conversation_id: id, create: false }).catch((error) => refused(id, error));
+}
+
+function refused(id, { code }) {
+  if (code === "not_found" || code === "forbidden") forget(id);
+  else if (code !== "lost") setTimeout(() => app.conversations.has(id) && reopen({ id }), 1000);
+}
+
+/** One page further back than the snapshot reached. */
+function readBack(conversation) {
+  const { id, before } = conversation;
+  conversation.before = undefined;
+  wire.call({ type: "conversation.history", conversation_id: id, before }).then(
+    ({ items, next }) => {
+      for (const message of items) conversation.messages.set(message.message_id, message);
+      conversation.before = next;
+      stick = false;
+      draw();
+    },
+    () => {
+      conversation.before = before;
+    },
+  );
 }
 
 function forget(id) {

@@ -64,6 +64,7 @@ const stop = () =>
       .find((request) => !app.stopping.has(request.request_id))?.request_id,
   );
 $("stop").onclick = stop;
+$("earlier").onclick = () => readBack(open());
 $("new").onclick = () => select(null);
 $("unedit").onclick = () => edit(null);
 $("cut").onclick = () => wire.cut();

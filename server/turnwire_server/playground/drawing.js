@@ -17,6 +17,7 @@ function drawNow() {
   drawTurns(turns);
   $("hero").hidden = Boolean(app.current);
   $("thread").hidden = !app.current;
+  $("earlier").hidden = !conversation?.before;
   const title =
     app.items.find((item) => item.conversation_id === app.current)?.title ??
     (turns[0] ? turns[0].input.parts[0].text.slice(0, 80) : "New conversation");

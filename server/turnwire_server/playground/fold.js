@@ -20,6 +20,7 @@ class Conversation {
     this.active = new Map(known.active ?? []); // requests that run or wait, by request id
     this.notes = new Map(known.notes ?? []); // what a turn showed besides its message: times, steps, usage
     this.role = known.role ?? "owner";
+    this.before = known.before; // where older messages are, if there are any
   }
 
   get cursor() {
@@ -27,8 +28,8 @@ class Conversation {
   }
 
   toJSON() {
-    const { epoch, seq, messages, active, notes, role } = this;
-    return { epoch, seq, role, messages: [...messages], active: [...active], notes: [...notes] };
+    const { epoch, seq, messages, active, notes, role, before } = this;
+    return { epoch, seq, role, before, messages: [...messages], active: [...active], notes: [...notes] };
   }
 
   /** An answer with a verdict: where this client stands now. */
@@ -40,6 +41,7 @@ class Conversation {
   replace(snapshot) {
     this.epoch = snapshot.epoch;
     this.seq = snapshot.seq;
+    this.before = snapshot.before;
     this.messages = new Map(snapshot.messages.map((message) => [message.message_id, message]));
     this.active = new Map(
       snapshot.active.map((known) => [

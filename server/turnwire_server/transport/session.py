@@ -194,7 +194,12 @@ class Session:
             self.front.hub.follow(conversation, place)
             self.front.services.metrics.followers.inc()
             # Registered first, then looked: what is appended in between is heard.
-            position = await self.front.services.log.position(ref)
+            try:
+                position = await self.front.services.log.position(ref)
+            except BaseException:
+                # A repeat would find a place that the client was never told of, and call it `live`.
+                self.stop_following(ref, by_server=True)
+                raise
         place.held, place.live = True, False
         conversation.begin_tail(position.epoch, position.seq)
         placed = judge(since, position, self.front.settings.limits.replay_entries)

@@ -263,5 +263,5 @@ async def test_the_child_ends_when_its_parent_is_killed() -> None:
         os.kill(parent.pid, signal.SIGKILL)
         await parent.wait()
         # It is not our child, so nobody tells us.
-        while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
+        while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
             await asyncio.sleep(0.01)
