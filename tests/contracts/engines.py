@@ -17,9 +17,13 @@ from .kit import RECORDED_CANCEL_S, RESERVATION_S, RETENTION_S, ArchiveKit, Cloc
 SCHEMA = [*log_sqlite.SCHEMA, *archive_sqlite.SCHEMA]
 
 
+# Hundreds of small databases are made; waiting for a disk to have them would prove nothing here.
+_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
 @asynccontextmanager
 async def sqlite_database(data_dir: Path | None = None) -> AsyncIterator[Database]:
-    with tempfile.TemporaryDirectory() as fresh:
+    with tempfile.TemporaryDirectory(dir=_MEMORY) as fresh:
         database = Database(data_dir or Path(fresh))
         await database.open(SCHEMA)
         try:

@@ -144,6 +144,55 @@ async def test_a_new_position_in_the_queue_never_sends_a_running_request_back() 
         assert "request.queued" not in kinds[kinds.index("message.started") :]
 
 
+async def test_a_request_that_was_acknowledged_is_known_before_its_first_event() -> None:
+    """The ack says that it is owned; asked at once, the server said that it knew of no such request."""
+    async with running_stack() as (_provider, app), connected(app.url) as client, connected(app.url) as other:
+        append = Held(app, "append")
+        await client.create("r1", "c1", "hello")
+        await append.reached()
+        assert (await client.status("r1"))["state"] == "preparing"
+        resumed = await other.call({"type": "request.resume", "request_id": "r1"})
+        assert (resumed["state"], resumed["verdict"]) == ("preparing", "snapshot")
+        append.release()
+        await client.terminal("r1")
+        await other.terminal("r1")
+        assert other.folds["c1"].view() == client.folds["c1"].view()
+
+
+async def test_a_branch_that_nobody_has_seen_yet_changes_no_snapshot() -> None:
+    """A new first message was claimed, not yet shown: the conversation seemed to end before its beginning."""
+    async with running_stack() as (_provider, app), connected(app.url) as client:
+        await client.create("r1", "c1", "hello")
+        await client.terminal("r1")
+        append = Held(app, "append")
+        await client.create("r2", "c1", "another beginning", parent_id=None)
+        await append.reached()
+        async with connected(app.url) as fresh:
+            await fresh.open("c1")
+            snapshot = await fresh.event("conversation.snapshot")
+            assert [message["request_id"] for message in snapshot["messages"]] == ["r1", "r1"]
+            append.release()
+            await fresh.terminal("r2")
+            await client.terminal("r2")
+            assert fresh.folds["c1"].view() == client.folds["c1"].view()
+
+
+async def test_an_answer_in_a_snapshot_says_when_it_began() -> None:
+    """The first checkpoint was made with the first events, before the log had said when they were written."""
+    gate = Gate()
+    async with running_stack() as (provider, app), connected(app.url) as client:
+        provider.script(Script.text("one ", gate, "two"))
+        await client.create("r1", "c1", "hello")
+        await client.event("output_text.delta")
+        async with connected(app.url) as fresh:
+            await fresh.open("c1")
+            (active,) = (await fresh.event("conversation.snapshot"))["active"]
+            assert active["message"]["created_at"] == client.events("message.started")[0]["ts"]
+            gate.open()
+            ending = await fresh.terminal("r1")
+            assert ending["message"]["created_at"] == active["message"]["created_at"]
+
+
 async def test_a_request_whose_author_left_before_its_first_event_is_cancelled_too() -> None:
     """Create and go: the connection was gone before the request had an event, and was not seen to be bound to it."""
     async with running_stack(limits={"disconnect_grace_s": 0.05}) as (provider, app), connected(app.url) as other:

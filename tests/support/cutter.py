@@ -1,7 +1,7 @@
 """A TCP proxy that cuts a connection after an exact number of bytes from the server: at any byte of any frame.
 
     async with running_cutter(app.port) as cutter:
-        async with connected(app.url, port=await cutter.port(1234), host="127.0.0.1") as client:
+        async with connected(app.url, host="127.0.0.1", port=cutter.port(1234)) as client:
             ...                                                 # dies after 1234 bytes
 
 What the client has of a frame that was cut in the middle it throws away, as every WebSocket client does. Unrealistic
@@ -12,33 +12,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 
 class Cutter:
     """Made by `running_cutter`. Each port is for one connection; `Host` stays the server's own."""
 
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._servers: list[asyncio.Server] = []
-        self._pipes: set[asyncio.Task[None]] = set()
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._listeners: list[socket.socket] = []
+        self._accepted: list[socket.socket] = []
+        self._pipes: list[asyncio.Task[None]] = []
 
-    async def port(self, budget: int) -> int:
+    def port(self, budget: int) -> int:
         """A port on which a connection ends once `budget` bytes have come from the server."""
-
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            pipe = asyncio.create_task(self._pipe(reader, writer, budget))
-            self._pipes.add(pipe)
-
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        self._servers.append(server)
-        port: int = server.sockets[0].getsockname()[1]
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setblocking(False)
+        self._listeners.append(listener)
+        asyncio.get_running_loop().add_reader(listener, partial(self._accept, listener, budget))
+        port: int = listener.getsockname()[1]
         return port
 
-    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, budget: int) -> None:
-        sides = [writer]
+    def _accept(self, listener: socket.socket, budget: int) -> None:
+        client, _ = listener.accept()
+        client.setblocking(False)
+        self._accepted.append(client)
+        self._pipes.append(asyncio.create_task(self._pipe(client, budget)))
+
+    async def _pipe(self, client: socket.socket, budget: int) -> None:
+        sides: list[asyncio.StreamWriter] = []
         try:
+            reader, writer = await asyncio.open_connection(sock=client)
+            sides.append(writer)
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
             sides.append(up_writer)
             upward = asyncio.create_task(_copy(reader, up_writer, None))
@@ -54,15 +62,18 @@ class Cutter:
                     await side.wait_closed()
 
     async def aclose(self) -> None:
-        for server in self._servers:
-            server.close()
+        for listener in self._listeners:
+            asyncio.get_running_loop().remove_reader(listener)
+            listener.close()
         for pipe in self._pipes:
             pipe.cancel()
         await asyncio.gather(*self._pipes, return_exceptions=True)
+        for client in self._accepted:
+            client.close()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, budget: int | None) -> None:
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(OSError):
         while data := await reader.read(65_536 if budget is None else min(budget, 65_536)):
             writer.write(data)
             await writer.drain()
@@ -73,8 +84,9 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, budg
 
 
 @asynccontextmanager
-async def running_cutter(port: int) -> AsyncIterator[Cutter]:
-    cutter = Cutter(port)
+async def running_cutter(target: int) -> AsyncIterator[Cutter]:
+    """Inside the block connections to `target` can be made that will be cut."""
+    cutter = Cutter(target)
     try:
         yield cutter
     finally:

@@ -63,11 +63,17 @@ def fold_with(fold: RequestFold | None, entry: Entry) -> RequestFold | None:
     return fold
 
 
+class Trimmed(Exception):
+    """Entries that were there a moment ago have been trimmed: a newer checkpoint has made them unneeded."""
+
+
 async def entries_of(log: EventLog, conversation: ConversationRef, after: int) -> list[Entry]:
-    """All entries after ``after``, page by page."""
+    """All entries after ``after``, page by page. Raises `Trimmed` when the first of them are gone."""
     out: list[Entry] = []
     while True:
         page = await log.read(conversation, after, limit=_PAGE_ENTRIES, max_bytes=_PAGE_BYTES)
+        if after < page.position.trimmed:
+            raise Trimmed
         out.extend(page.entries)
         if not page.entries or page.entries[-1].seq >= page.position.seq:
             return out

@@ -314,13 +314,14 @@ class Requests:
         ref = RequestRef(principal.tenant_id, request_id)
         info = await self._services.log.request(ref)
         record = None
-        if info is None or info.phase is Phase.FINISHED:
+        if info is None or not info.confirmed or info.phase is Phase.FINISHED:
             record = await self._services.archive.request(*_request_key(ref))
-        conversation_id = info.conversation.conversation_id if info is not None else None
-        if conversation_id is None and record is not None:
-            conversation_id = record.conversation_id
-        if conversation_id is None or (info is not None and not info.confirmed):
+        # Before its first event the archive decides: a request that is in there has been, or will be, acknowledged.
+        if record is None and (info is None or not info.confirmed):
             raise _unknown(request_id)
+        conversation_id = (
+            info.conversation.conversation_id if info is not None else _archived_state(record).conversation_id
+        )
         conversation = await self._hub.record(ConversationRef(ref.tenant_id, conversation_id))
         if conversation is None or role_of(conversation, principal) is None:
             raise _unknown(request_id)

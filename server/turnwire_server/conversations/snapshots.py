@@ -12,7 +12,7 @@ import anyio
 from turnwire_protocol import ConversationSnapshot, Message, RequestFold
 from turnwire_server.eventlog.base import ConversationRef, Live
 
-from .recovery import entries_of, fold_from, fold_with
+from .recovery import Trimmed, entries_of, fold_from, fold_with
 from .services import Services
 
 
@@ -30,11 +30,16 @@ class Snapshots:
     async def build(self, ref: ConversationRef) -> ConversationSnapshot:
         """The newest snapshot. Raises `LogUnavailable` or `ArchiveUnavailable`."""
         async with self._limiter:
-            live = await self._services.log.live(ref)
-            known = self._shared.get(ref)
-            if known is not None and (known.epoch, known.seq) == (live.position.epoch, live.position.seq):
-                return known
-            snapshot = await self._build(ref, live)
+            while True:
+                live = await self._services.log.live(ref)
+                known = self._shared.get(ref)
+                if known is not None and (known.epoch, known.seq) == (live.position.epoch, live.position.seq):
+                    return known
+                try:
+                    snapshot = await self._build(ref, live)
+                    break
+                except Trimmed:
+                    continue  # a checkpoint and a trim came between the two looks: look again
         self._services.metrics.snapshots_total.inc()
         self._shared = {ref: snapshot} if len(self._shared) > 64 else {**self._shared, ref: snapshot}
         return snapshot
@@ -71,4 +76,5 @@ class Snapshots:
                 request_id = entry.request_id
                 if entry.seq <= live.position.seq and request_id in start and entry.seq > start[request_id][0]:
                     folds[request_id] = fold_with(folds[request_id], entry)
+        assert all(folds.values()), "a live request has a checkpoint, or all of its events are there"
         return {request_id: fold for request_id, fold in folds.items() if fold is not None}

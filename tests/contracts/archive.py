@@ -1,0 +1,37 @@
+"""The contract of the archive port, as one suite that runs against every engine.
+
+    class TestMongo(ArchiveContract):
+        factory = staticmethod(mongo_archive)      # an async context manager: Clock -> ArchiveKit
+
+Like the suite of the log, each test runs plainly and under each fault of `tests.support.unreliable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+
+from tests.support.unreliable import ARCHIVE_STEPS, Fault, Repeating, unreliable_archive
+from turnwire_server.archive.base import Archive
+
+from .archive_conversations import Conversations, Members
+from .archive_requests import Branches, Endings, Feedback, Requests
+from .kit import ArchiveKit, Clock
+
+ArchiveFactory = Callable[[Clock], AbstractAsyncContextManager[ArchiveKit]]
+
+
+class ArchiveContract(Conversations, Members, Requests, Endings, Branches, Feedback):
+    """Derive, and give the factory."""
+
+    factory: ArchiveFactory
+
+    @pytest.fixture(params=list(Fault))
+    async def archive(self, request: pytest.FixtureRequest) -> AsyncIterator[Archive]:
+        async with self.factory(Clock()) as kit:
+            if request.param is Fault.NONE:
+                yield kit.archive
+            else:
+                yield Repeating(unreliable_archive(kit.archive, request.param), ARCHIVE_STEPS)  # type: ignore[misc]

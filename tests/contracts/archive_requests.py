@@ -1,0 +1,285 @@
+"""The contract of `Archive`, second part: requests, their endings, the branches of messages, usage, feedback."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from turnwire_protocol import Message, TextPart
+from turnwire_server.archive.base import Archive, RequestRecord, UsageRow
+
+from .archive_conversations import made, talk
+from .kit import ending, op
+
+
+def asked(name: str, ordinal: int = 1, parent: str | None = None, **fields: Any) -> RequestRecord:
+    """A request ``name`` whose messages are ``u-name`` and ``a-name``."""
+    message = Message(
+        message_id=f"u-{name}",
+        request_id=name,
+        role="user",
+        author="ann",
+        parts=[TextPart(text=f"question {name} 😀")],
+        status="complete",
+        created_at=ordinal * 100,
+        parent_id=parent,
+        ordinal=ordinal,
+    )
+    known: dict[str, Any] = {
+        "tenant_id": "acme",
+        "request_id": name,
+        "conversation_id": "talk",
+        "user_id": "ann",
+        "fingerprint": f"print-{name}",
+        "ordinal": ordinal,
+        "spec": {"some": ["json", None]},
+        "input": message,
+        "answer_id": f"a-{name}",
+        "created_at": ordinal * 100,
+    }
+    return RequestRecord(**{**known, **fields})
+
+
+def reply(name: str, ordinal: int = 1, text: str | None = None) -> Message:
+    return Message(
+        message_id=f"a-{name}",
+        request_id=name,
+        role="assistant",
+        parts=[TextPart(text=text or f"answer {name}")],
+        status="complete",
+        created_at=ordinal * 100 + 50,
+        parent_id=f"u-{name}",
+        ordinal=ordinal,
+    )
+
+
+def row(step: int = 1, attempt: int = 1, **fields: Any) -> UsageRow:
+    known: dict[str, Any] = {
+        "step": step,
+        "attempt": attempt,
+        "deployment": "one",
+        "outcome": "completed",
+        "input_tokens": 10,
+        "output_tokens": 5,
+        "cached_tokens": 0,
+        "cost_usd": "0.000123",
+        "source": "provider",
+    }
+    return UsageRow(**{**known, **fields})
+
+
+async def end(archive: Archive, name: str, ordinal: int = 1, **fields: Any) -> RequestRecord | None:
+    known: dict[str, Any] = {
+        "ending": ending(),
+        "answer": reply(name, ordinal),
+        "usage": [row()],
+        "run": 1,
+        "ended_at": ordinal * 100 + 60,
+    }
+    return await archive.end_request("acme", name, **{**known, **fields})
+
+
+async def turn(archive: Archive, name: str, ordinal: int, parent: str | None = None) -> None:
+    """A request that has ended."""
+    await archive.insert_request(op(), asked(name, ordinal, parent))
+    await end(archive, name, ordinal)
+
+
+class Requests:
+    async def test_a_new_one_stands_as_it_was_given(self, archive: Archive) -> None:
+        await made(archive, talk())
+        assert await archive.insert_request(op(), asked("r1")) == (asked("r1"), True)
+        assert await archive.request("acme", "r1") == asked("r1")
+        assert await archive.message("acme", "talk", "u-r1") == asked("r1").input
+
+    async def test_its_answer_does_not_stand_yet(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        assert await archive.message("acme", "talk", "a-r1") is None
+
+    async def test_only_the_first_is_inserted(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        stands, by_me = await archive.insert_request(op(), asked("r1", 2, fingerprint="other"))
+        assert (stands, by_me) == (asked("r1"), False)
+
+    async def test_a_repeat_knows_that_it_was_itself(self, archive: Archive) -> None:
+        await made(archive, talk())
+        again = op()
+        await archive.insert_request(again, asked("r1"))
+        await end(archive, "r1")
+        stands, by_me = await archive.insert_request(again, asked("r1"))
+        assert (stands.state, by_me) == ("completed", True)
+
+    async def test_the_conversation_moves_on_with_it(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r2", 2, title="its name"))
+        record = await archive.conversation("acme", "talk")
+        assert record == replace(talk(), updated_at=200, ordinal=2, head="a-r2", title="its name")
+        await archive.insert_request(op(), asked("r1", 1, title="another"))  # later, but it came before
+        record = await archive.conversation("acme", "talk")
+        assert record is not None
+        assert (record.ordinal, record.head, record.updated_at, record.title) == (2, "a-r2", 200, "its name")
+
+    async def test_a_title_that_was_given_stays(self, archive: Archive) -> None:
+        await made(archive, talk(title="given"))
+        await archive.insert_request(op(), asked("r1", title="its name"))
+        record = await archive.conversation("acme", "talk")
+        assert record is not None
+        assert record.title == "given"
+
+    async def test_tenants_do_not_share_ids(self, archive: Archive) -> None:
+        await made(archive, talk(), talk(tenant_id="other"))
+        await archive.insert_request(op(), asked("r1"))
+        assert await archive.request("other", "r1") is None
+        assert (await archive.insert_request(op(), asked("r1", tenant_id="other")))[1]
+
+    async def test_what_has_not_ended_is_listed_by_age(self, archive: Archive) -> None:
+        await made(archive, talk(), talk(tenant_id="other"))
+        for name, ordinal in (("r3", 3), ("r1", 1), ("r2", 2)):
+            await archive.insert_request(op(), asked(name, ordinal))
+        await archive.insert_request(op(), asked("x", 4, tenant_id="other"))
+        await end(archive, "r2", 2)
+        assert [r.request_id for r in await archive.open_requests(limit=10)] == ["r1", "r3", "x"]
+        assert [r.request_id for r in await archive.open_requests("acme", limit=10)] == ["r1", "r3"]
+        assert [r.request_id for r in await archive.open_requests(limit=1)] == ["r1"]
+
+    async def test_they_go_with_their_conversation(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await turn(archive, "r1", 1)
+        await archive.delete_conversation("acme", "talk")
+        assert await archive.request("acme", "r1") is None
+        assert await archive.message("acme", "talk", "u-r1") is None
+        assert await archive.open_requests(limit=10) == []
+        assert list(await archive.usage("acme", "r1")) == [row()], "the ledger stays"
+
+
+class Endings:
+    async def test_an_ending_is_written_with_its_answer_and_usage(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        record = await end(archive, "r1", run=3, usage=[row(1, 2), row(1, 1, outcome="failed")])
+        assert record == replace(
+            asked("r1"), state="completed", run=3, ended_at=160, ending=ending(), answer=reply("r1")
+        )
+        assert await archive.request("acme", "r1") == record
+        assert await archive.message("acme", "talk", "a-r1") == reply("r1")
+        assert list(await archive.usage("acme", "r1")) == [row(1, 1, outcome="failed"), row(1, 2)]
+        talked = await archive.conversation("acme", "talk")
+        assert talked is not None
+        assert talked.updated_at == 160
+
+    async def test_the_first_ending_stays(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        first = await end(archive, "r1")
+        second = await end(
+            archive, "r1", ending=ending("failed"), answer=reply("r1", text="other"), usage=[], ended_at=999
+        )
+        assert second == first
+        assert await archive.message("acme", "talk", "a-r1") == reply("r1")
+
+    async def test_usage_is_counted_once_by_step_and_attempt(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        await end(archive, "r1", usage=[row(1, 1), row(2, 1)])
+        await end(archive, "r1", usage=[row(1, 1, input_tokens=99), row(2, 1), row(3, 1)])
+        assert list(await archive.usage("acme", "r1")) == [row(1, 1), row(2, 1), row(3, 1)]
+
+    async def test_an_ending_without_an_answer_leaves_none(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        record = await end(archive, "r1", ending=ending("failed"), answer=None, usage=[])
+        assert record is not None
+        assert (record.state, record.answer) == ("failed", None)
+        assert await archive.message("acme", "talk", "a-r1") is None
+
+    async def test_of_a_deleted_request_only_the_usage_is_kept(self, archive: Archive) -> None:
+        assert await end(archive, "gone") is None
+        assert list(await archive.usage("acme", "gone")) == [row()]
+        assert await archive.request("acme", "gone") is None
+
+    async def test_money_is_kept_as_it_was_written(self, archive: Archive) -> None:
+        await end(archive, "gone", usage=[row(cost_usd="0.000000000000123456789")])
+        assert [kept.cost_usd for kept in await archive.usage("acme", "gone")] == ["0.000000000000123456789"]
+
+    async def test_tenants_do_not_share_a_ledger(self, archive: Archive) -> None:
+        await end(archive, "gone")
+        assert list(await archive.usage("other", "gone")) == []
+
+
+class Branches:
+    @pytest.fixture
+    async def tree(self, archive: Archive) -> Archive:
+        """r1 → r2 → r4, and r3 beside r2."""
+        await made(archive, talk(), talk("else"))
+        await turn(archive, "r1", 1)
+        await turn(archive, "r2", 2, "a-r1")
+        await turn(archive, "r3", 3, "a-r1")
+        await turn(archive, "r4", 4, "a-r2")
+        return archive
+
+    async def ids(self, archive: Archive, leaf: str | None, **options: Any) -> tuple[list[str], str | None]:
+        given = {"limit": 100, "max_bytes": 1_000_000, **options}
+        page = await archive.messages("acme", "talk", leaf=leaf, **given)
+        return [message.message_id for message in page.items], page.next
+
+    async def test_a_branch_is_read_from_its_leaf_to_the_root(self, tree: Archive) -> None:
+        assert await self.ids(tree, "a-r4") == (["u-r1", "a-r1", "u-r2", "a-r2", "u-r4", "a-r4"], None)
+        assert await self.ids(tree, "a-r3") == (["u-r1", "a-r1", "u-r3", "a-r3"], None)
+        assert await self.ids(tree, "u-r2") == (["u-r1", "a-r1", "u-r2"], None)
+
+    async def test_messages_come_back_whole(self, tree: Archive) -> None:
+        page = await tree.messages("acme", "talk", leaf="a-r1", limit=10, max_bytes=10_000)
+        assert list(page.items) == [asked("r1").input, reply("r1")]
+
+    async def test_an_unknown_leaf_gives_an_empty_page(self, tree: Archive) -> None:
+        assert await self.ids(tree, "never") == ([], None)
+        assert await self.ids(tree, None) == ([], None)
+        page = await tree.messages("other", "talk", leaf="a-r4", limit=10, max_bytes=10_000)
+        assert list(page.items) == []
+        page = await tree.messages("acme", "else", leaf="a-r4", limit=10, max_bytes=10_000)
+        assert list(page.items) == []
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 5, 6])
+    async def test_pages_lead_back_to_the_root_without_a_hole(self, tree: Archive, limit: int) -> None:
+        leaf: str | None = "a-r4"
+        below, pages = False, []
+        while leaf is not None:
+            ids, leaf = await self.ids(tree, leaf, limit=limit, below=below)
+            assert 0 < len(ids) <= limit
+            pages.append(ids)
+            below = True
+        whole = [message_id for page in reversed(pages) for message_id in page]
+        assert whole == ["u-r1", "a-r1", "u-r2", "a-r2", "u-r4", "a-r4"]
+
+    async def test_a_page_stays_within_its_bytes_but_has_one_message(self, tree: Archive) -> None:
+        assert await self.ids(tree, "a-r4", max_bytes=1) == (["a-r4"], "a-r4")
+        ids, following = await self.ids(tree, "a-r4", max_bytes=500)
+        assert 1 <= len(ids) < 6
+        assert following == ids[0]
+
+    async def test_what_is_left_out_is_passed_over(self, tree: Archive) -> None:
+        assert await self.ids(tree, "a-r4", without=["r2"]) == (["u-r1", "a-r1", "u-r4", "a-r4"], None)
+        assert await self.ids(tree, "a-r4", without=["r4"]) == (["u-r1", "a-r1", "u-r2", "a-r2"], None)
+
+    async def test_what_is_newer_is_passed_over(self, tree: Archive) -> None:
+        assert await self.ids(tree, "a-r4", up_to_ordinal=2) == (["u-r1", "a-r1", "u-r2", "a-r2"], None)
+
+    async def test_an_answer_that_does_not_stand_yet_is_passed_over(self, tree: Archive) -> None:
+        await tree.insert_request(op(), asked("r5", 5, "a-r4"))
+        await tree.insert_request(op(), asked("r6", 6, "a-r5"))
+        ids, _ = await self.ids(tree, "a-r6")
+        assert ids[-4:] == ["u-r4", "a-r4", "u-r5", "u-r6"]
+
+
+class Feedback:
+    async def test_feedback_is_kept_for_requests_that_exist(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await turn(archive, "r1", 1)
+        for rating, comment in ((1, None), ("bad", "why so 😀?")):
+            assert await archive.add_feedback("acme", "r1", "ann", rating=rating, comment=comment, at=5)
+        assert not await archive.add_feedback("acme", "never", "ann", rating=1, comment=None, at=5)
+        assert not await archive.add_feedback("other", "r1", "ann", rating=1, comment=None, at=5)
