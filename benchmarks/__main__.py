@@ -1,148 +1,126 @@
 """`python -m benchmarks`: CPU per delta and memory per idle connection, beside a bare pipe in the same run.
 
-CPU is the operating system's accounting of the server's process (user and system), not a wall clock; the two servers
+CPU is what the operating system accounts to the server's process (user and system), not a wall clock. The two servers
 take turns, because a shared machine's speed drifts, and what counts is the ratio pair by pair. Everything is on
-loopback, bounded in time, and stops by itself. Prints a table and writes `benchmarks/results.json`.
+loopback, bounded in time, and stops by itself.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
-import statistics
-import subprocess
-import sys
-import tempfile
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import psutil
+from benchmarks.processes import Child, child
+from benchmarks.report import Idle, Results, Streaming, show, write
 
-_RESULTS = Path(__file__).parent / "results.json"
-_WARM_UP_S = 3
+RESULTS = Path(__file__).with_name("results.json")
+KINDS = {"bare": "bare_pipe", "turnwire": "turnwire_target"}
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """What all servers are put through."""
+class Plan:
+    """How much is measured."""
 
-    streams: int
-    rate: float
-    seconds: float
-    rounds: int
-    connections: int
+    streams: int = 100
+    rate: float = 50.0
+    rounds: int = 4
+    warm_up_s: float = 2.0
+    window_s: float = 8.0
+    connections: int = 1000
+    idle_rounds: int = 2
 
-
-@contextlib.contextmanager
-def _process(module: str, *arguments: str, talk: bool = False) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", f"benchmarks.{module}", *arguments],
-        stdout=subprocess.PIPE,
-        stdin=subprocess.PIPE if talk else None,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+    @classmethod
+    def quick(cls) -> Plan:
+        return cls(rounds=1, window_s=5.0, connections=500, idle_rounds=1)
 
 
-def _first_line(process: subprocess.Popen[str]) -> list[str]:
-    assert process.stdout is not None
-    words = process.stdout.readline().split()
-    if not words:
-        raise SystemExit(f"{process.args!r} did not start")
-    return words
-
-
-@contextlib.contextmanager
-def _target(name: str, provider_port: str, folder: str) -> Iterator[tuple[psutil.Process, str, str]]:
-    arguments = {"turnwire": [provider_port, folder], "bare pipe": [provider_port], "bare websockets": []}[name]
-    module = {"turnwire": "turnwire_target", "bare pipe": "bare_pipe", "bare websockets": "bare_websockets"}[name]
-    with _process(module, *arguments) as process:
-        words = _first_line(process)
-        yield psutil.Process(process.pid), words[0], words[1] if len(words) > 1 else "-"
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system
-
-
-def _cpu_per_delta(name: str, provider_port: str, load: Load) -> tuple[float, float]:
-    """Microseconds of CPU per delta, and the deltas per second that arrived."""
-    with tempfile.TemporaryDirectory() as folder, _target(name, provider_port, folder) as (server, port, token):
-        total = str(_WARM_UP_S + load.seconds + 2)
-        with _process("load", "streams", port, token, str(load.streams), total) as clients:
-            for _ in range(_WARM_UP_S):
-                before = int(_first_line(clients)[0])
-            cpu, began = _cpu_s(server), time.monotonic()
-            for _ in range(int(load.seconds)):
-                after = int(_first_line(clients)[0])
-            spent, elapsed = _cpu_s(server) - cpu, time.monotonic() - began
-    deltas = after - before
-    return spent / deltas * 1e6, deltas / elapsed
-
-
-def _kb_per_connection(name: str, provider_port: str, load: Load) -> float:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        _target(name, provider_port, folder) as (server, port, token),
-        _process("load", "idle", port, token, "50", talk=True) as few,
+@asynccontextmanager
+async def _run(kind: str, provider_url: str) -> AsyncIterator[tuple[Child, Child]]:
+    """A fresh server of this kind and its clients. The clients go first at the end, so that nothing is drained."""
+    async with (
+        child(KINDS[kind], "--provider", provider_url) as server,
+        child("load", "--url", server.hello["url"], "--kind", kind) as clients,
     ):
-        _first_line(few)
-        before = server.memory_info().rss
-        with _process("load", "idle", port, token, str(load.connections), talk=True) as many:
-            _first_line(many)
-            return (server.memory_info().rss - before) / load.connections / 1000
+        yield server, clients
 
 
-def _measure(load: Load) -> dict[str, object]:
-    with _process("provider", str(load.rate), str(10**9)) as provider:
-        provider_port = _first_line(provider)[0]
-        cpu: dict[str, list[float]] = {"bare pipe": [], "turnwire": []}
-        rates: dict[str, list[float]] = {"bare pipe": [], "turnwire": []}
-        for number in range(load.rounds):
-            for name in cpu:
-                spent, rate = _cpu_per_delta(name, provider_port, load)
-                cpu[name].append(spent)
-                rates[name].append(rate)
-                print(f"round {number + 1}: {name:10} {spent:6.1f} µs a delta, {rate:6.0f} deltas/s", flush=True)
-        memory = {name: _kb_per_connection(name, provider_port, load) for name in ("bare websockets", "turnwire")}
-    ratios = [ours / bare for ours, bare in zip(cpu["turnwire"], cpu["bare pipe"], strict=True)]
-    return {
-        "load": asdict(load),
-        "cpu_us_per_delta": cpu,
-        "deltas_per_s": rates,
-        "cpu_ratio": {"median": statistics.median(ratios), "all": ratios},
-        "kb_per_idle_connection": memory,
-    }
+async def _streaming(kind: str, provider_url: str, plan: Plan) -> Streaming:
+    async with _run(kind, provider_url) as (server, clients):
+        await clients.ask("streams", count=plan.streams)
+        await asyncio.sleep(plan.warm_up_s)
+        # The accounts are read right after each mark: what lies between belongs to neither or to both windows.
+        began = await clients.ask("mark")
+        user, system = server.cpu_s()
+        waited = server.waited_s()
+        await asyncio.sleep(plan.window_s)
+        ended = await clients.ask("mark")
+        user_after, system_after = server.cpu_s()
+        waited = server.waited_s() - waited
+    seconds, tokens = ended["at"] - began["at"], ended["tokens"]
+    return Streaming(
+        kind=kind,
+        us_per_delta=(user_after - user + system_after - system) / tokens * 1e6,
+        system_us_per_delta=(system_after - system) / tokens * 1e6,
+        deltas_per_s=tokens / seconds,
+        waited=waited / seconds,
+        deltas_per_event=tokens / ended["events"],
+        deltas_per_frame=tokens / ended["frames"],
+        delay_p50_ms=ended["delay_ms"]["p50"],
+        delay_p99_ms=ended["delay_ms"]["p99"],
+    )
 
 
-def _print(results: dict[str, object]) -> None:
-    cpu: dict[str, list[float]] = results["cpu_us_per_delta"]  # type: ignore[assignment]
-    memory: dict[str, float] = results["kb_per_idle_connection"]  # type: ignore[assignment]
-    ratio: float = results["cpu_ratio"]["median"]  # type: ignore[index]
-    print(f"\n{'measure':44}{'floor':>10}{'turnwire':>10}{'ratio':>8}")
-    floor, ours = (statistics.median(cpu[name]) for name in ("bare pipe", "turnwire"))
-    print(f"{'CPU per delta, µs (floor: bare pipe)':44}{floor:10.1f}{ours:10.1f}{ratio:8.2f}")
-    floor, ours = memory["bare websockets"], memory["turnwire"]
-    print(f"{'kB per idle connection (bare websockets)':44}{floor:10.1f}{ours:10.1f}{ours / floor:8.2f}")
+async def _idle(kind: str, provider_url: str, plan: Plan) -> Idle:
+    first = max(plan.connections // 10, 1)
+    async with _run(kind, provider_url) as (server, clients):
+        await clients.ask("prepare", count=first + plan.connections, wait_s=120)
+        # The first connections fill pools and caches that are there once, however many come.
+        await clients.ask("idle", count=first)
+        before = server.rss_bytes()
+        await clients.ask("idle", count=plan.connections, wait_s=120)
+        await asyncio.sleep(0.5)
+        after = server.rss_bytes()
+    return Idle(kind=kind, kb_per_connection=(after - before) / plan.connections / 1000)
+
+
+async def measure(plan: Plan) -> Results:
+    results = Results(plan=asdict(plan))
+    async with child("provider", "--rate", str(plan.rate)) as provider:
+        url = f"http://127.0.0.1:{provider.hello['port']}/v1"
+        for number in range(plan.rounds):
+            # A B, B A, A B …: neither always has the machine that the other has warmed up.
+            for kind in sorted(KINDS, reverse=bool(number % 2)):
+                found = await _streaming(kind, url, plan)
+                results.streaming.append(found)
+                print(f"  {found}", flush=True)
+        for _ in range(plan.idle_rounds):
+            for kind in KINDS:
+                held = await _idle(kind, url, plan)
+                results.idle.append(held)
+                print(f"  {held}", flush=True)
+    return results
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round")
-    quick = parser.parse_args().quick
-    load = Load(streams=100, rate=50, seconds=5 if quick else 10, rounds=1 if quick else 4, connections=1000)
-    results = _measure(load)
-    _RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-    _print(results)
-    print(f"\nwritten to {_RESULTS.relative_to(Path.cwd()) if _RESULTS.is_relative_to(Path.cwd()) else _RESULTS}")
+    parser.add_argument("--quick", action="store_true", help="half a minute instead of two: one short round")
+    parser.add_argument("--rounds", type=int, help="pairs of runs")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
+    arguments = parser.parse_args()
+    plan = Plan.quick() if arguments.quick else Plan()
+    if arguments.rounds:
+        plan = Plan(**{**asdict(plan), "rounds": arguments.rounds})
+    began = time.monotonic()
+    print(f"{plan.streams} streams of {plan.rate:g} deltas a second, {plan.connections} idle connections")
+    results = asyncio.run(measure(plan))
+    results.seconds = round(time.monotonic() - began, 1)
+    show(results)
+    write(results, arguments.json)
 
 
 if __name__ == "__main__":

@@ -1,43 +1,47 @@
-"""The server under test: embedded, durable log on, signed tokens on. `python -m benchmarks.turnwire_target PORT DIR`.
+"""The embedded server as it is shipped: log and archive on SQLite, `synchronous=FULL`, authentication by JWT.
 
-PORT is the provider's. Prints its own port and a token.
+Only what guards against one user with a thousand connections is turned off, as here all are of a few users.
 """
 
 from __future__ import annotations
 
-import asyncio
-import sys
+import argparse
+import logging
+import tempfile
 
-import uvloop
-
+from benchmarks.processes import obey, run, say
 from turnwire_server.app import running
-from turnwire_server.auth import make_token
 from turnwire_server.settings import build_settings
 
-_SECRET = "only for benchmarks, thirty-two bytes"
+SECRET = "a secret for benchmarks only, of at least 32 bytes"
 
 
-async def _main(provider_port: int, data_dir: str) -> None:
-    settings = build_settings(
-        {
-            "server": {"port": 0, "data_dir": data_dir, "drain_s": 1},
-            "auth": {"mode": "jwt", "jwt_secret": _SECRET},
-            "limits": {"connections_per_user": 5000, "commands_per_s": 1000},
+async def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--provider", required=True)
+    parser.add_argument("--data-dir", help="default: a directory of its own, removed at the end")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    with tempfile.TemporaryDirectory() as fresh:
+        tree = {
+            "server": {"port": 0, "data_dir": arguments.data_dir or fresh, "drain_s": 0},
+            "auth": {"mode": "jwt", "jwt_secret": SECRET},
+            "limits": {
+                "connections": 100_000,
+                "connections_per_user": 100_000,
+                "connections_per_tenant": 100_000,
+                "commands_per_s": 100_000,
+            },
             "deployments": [
-                {
-                    "name": "bench",
-                    "model": "bench",
-                    "base_url": f"http://127.0.0.1:{provider_port}/v1",
-                    "max_concurrency": 1000,
-                }
+                {"name": "bench", "model": "bench", "base_url": arguments.provider, "max_concurrency": 10_000}
             ],
-        },
-        {},
-    )
-    async with running(settings, {}) as app:
-        print(app.port, make_token(_SECRET, "bench", "bench"), flush=True)
-        await asyncio.get_running_loop().create_future()
+            "routes": [{"name": "default", "deployments": ["bench"], "max_attempts": 1}],
+            "tenants": {"default": {}},
+        }
+        async with running(build_settings(tree, {}), {}) as app:
+            say({"url": app.url})
+            await obey({})
 
 
 if __name__ == "__main__":
-    uvloop.run(_main(int(sys.argv[1]), sys.argv[2]))
+    run(main())

@@ -1,0 +1,138 @@
+"""Processes of a benchmark and how they talk: one JSON object a line, orders in on stdin, answers out on stdout.
+
+Every part runs in a process of its own, so that the operating system's own accounting says what it costs. A child ends
+when its stdin closes, which also happens when its parent is killed: none is left over, and none that is not ours is
+ever touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import resource
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import uvloop
+
+Answer = dict[str, Any]
+Order = Callable[[Answer], Awaitable[Answer]]
+
+START_S = 30.0
+END_S = 10.0
+_LINE_BYTES = 1 << 20
+_ROOT = Path(__file__).parents[1]
+
+
+# --- the side of the parent ------------------------------------------------------------------------------
+
+
+class Child:
+    """A running child. `hello` is what it said when it was ready."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._accounts = psutil.Process(process.pid)
+        self.hello: Answer = {}
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def read(self, wait_s: float) -> Answer:
+        assert self._process.stdout is not None, "started with a pipe"
+        async with asyncio.timeout(wait_s):
+            line = await self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"process {self.pid} ended, see above")
+        answer: Answer = json.loads(line)
+        return answer
+
+    async def ask(self, order: str, *, wait_s: float = START_S, **values: Any) -> Answer:
+        """Give an order and wait for its answer."""
+        assert self._process.stdin is not None, "started with a pipe"
+        self._process.stdin.write(json.dumps({"order": order, **values}).encode() + b"\n")
+        return await self.read(wait_s)
+
+    def cpu_s(self) -> tuple[float, float]:
+        """User and system seconds of all its threads so far."""
+        times = self._accounts.cpu_times()
+        return times.user, times.system
+
+    def waited_s(self) -> float:
+        """Seconds its main thread was ready to run and had no CPU: other work on the machine. NaN where unknown."""
+        try:
+            return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
+        except (OSError, IndexError):
+            return math.nan
+
+    def rss_bytes(self) -> int:
+        return int(self._accounts.memory_info().rss)
+
+    async def end(self) -> None:
+        assert self._process.stdin is not None, "started with a pipe"
+        self._process.stdin.close()
+        try:
+            async with asyncio.timeout(END_S):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+
+@asynccontextmanager
+async def child(module: str, *arguments: str) -> AsyncIterator[Child]:
+    """`python -m benchmarks.<module>` inside the block, ready."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        f"benchmarks.{module}",
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=_ROOT,
+        limit=_LINE_BYTES,
+    )
+    started = Child(process)
+    try:
+        started.hello = await started.read(START_S)
+        yield started
+    finally:
+        await started.end()
+
+
+# --- the side of the child -------------------------------------------------------------------------------
+
+
+def say(answer: Answer) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+async def obey(orders: Mapping[str, Order]) -> None:
+    """Carry out orders until the parent closes stdin."""
+    reader = asyncio.StreamReader(limit=_LINE_BYTES)
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    try:
+        while line := await reader.readline():
+            message = json.loads(line)
+            say(await orders[message["order"]](message))
+    finally:
+        transport.close()
+
+
+def run(main: Awaitable[None]) -> None:
+    """The child's main function: many sockets, uvloop."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+    async def body() -> None:
+        await main
+
+    uvloop.run(body())

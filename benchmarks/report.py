@@ -1,0 +1,116 @@
+"""What was measured, as a table and as JSON. Medians over the runs; ratios pair by pair."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+# Below this share of the wanted rate a run says more about the machine than about the server.
+_KEPT_UP = 0.97
+# Above this share of its time without a CPU that it wanted, a server was kept waiting by other work.
+_UNDISTURBED = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """One run. A delta is a token of the provider, however many of them one event or one frame carries."""
+
+    kind: str
+    us_per_delta: float
+    system_us_per_delta: float
+    deltas_per_s: float
+    waited: float
+    deltas_per_event: float
+    deltas_per_frame: float
+    delay_p50_ms: float
+    delay_p99_ms: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kind:9} {self.us_per_delta:6.1f} µs a delta ({self.system_us_per_delta:.1f} in the kernel),"
+            f" {self.deltas_per_s:.0f} a second, delay {self.delay_p50_ms:.1f} ms (p99 {self.delay_p99_ms:.1f} ms),"
+            f" {self.waited:.0%} of the time without a CPU"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """One run."""
+
+    kind: str
+    kb_per_connection: float
+
+    def __str__(self) -> str:
+        return f"{self.kind:9} {self.kb_per_connection:6.1f} kB an idle connection"
+
+
+@dataclass(slots=True)
+class Results:
+    plan: dict[str, Any]
+    streaming: list[Streaming] = field(default_factory=list)
+    idle: list[Idle] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def of(self, kind: str, name: str) -> list[float]:
+        """A figure of all runs of this kind, in their order."""
+        runs: list[Any] = [*self.streaming, *self.idle]
+        return [getattr(run, name) for run in runs if run.kind == kind and hasattr(run, name)]
+
+    def ratios(self, name: str) -> list[float]:
+        """Turnwire to the bare server, one of each pair."""
+        pairs = zip(self.of("turnwire", name), self.of("bare", name), strict=True)
+        return [ours / bare for ours, bare in pairs]
+
+
+def show(results: Results) -> None:
+    """Print the table, and a warning when the machine did not keep up."""
+    console = Console(width=100)
+    table = Table(title=f"\nmedians, {results.seconds:.0f} s in all", title_justify="left")
+    table.add_column("")
+    for heading in ("bare", "turnwire", "ratio", "ratios from – to"):
+        table.add_column(heading, justify="right")
+    _row(table, results, "CPU µs per delta", "us_per_delta", "{:.1f}")
+    _row(table, results, "  of it in the kernel", "system_us_per_delta", "{:.1f}")
+    _row(table, results, "delay ms, p50", "delay_p50_ms", "{:.2f}")
+    _row(table, results, "delay ms, p99", "delay_p99_ms", "{:.2f}")
+    _row(table, results, "deltas per frame", "deltas_per_frame", "{:.2f}")
+    _row(table, results, "kB RSS per idle connection", "kb_per_connection", "{:.1f}")
+    console.print(table)
+    wanted = results.plan["streams"] * results.plan["rate"]
+    slow = [run for run in results.streaming if run.deltas_per_s < _KEPT_UP * wanted]
+    if slow:
+        console.print(
+            f"{len(slow)} runs did not keep up with {wanted:.0f} deltas a second: use their ratios with care."
+        )
+    disturbed = [run for run in results.streaming if run.waited > _UNDISTURBED]
+    if disturbed:
+        console.print(
+            f"{len(disturbed)} of {len(results.streaming)} runs had to share their CPU with other work on the machine."
+            " A server that waits batches more: such figures flatter its CPU and exaggerate its delay."
+        )
+
+
+def write(results: Results, path: Path) -> None:
+    machine = {"python": sys.version.split()[0], "system": platform.platform(), "machine": platform.machine()}
+    summary = {name: median(results.ratios(name)) for name in ("us_per_delta", "kb_per_connection")}
+    path.write_text(json.dumps({"ratios": summary, "machine": machine, **asdict(results)}, indent=2) + "\n")
+    print(f"written to {path}")
+
+
+def _row(table: Table, results: Results, label: str, name: str, form: str) -> None:
+    ratios = results.ratios(name)
+    table.add_row(
+        label,
+        form.format(median(results.of("bare", name))),
+        form.format(median(results.of("turnwire", name))),
+        f"{median(ratios):.2f}",
+        f"{min(ratios):.2f} – {max(ratios):.2f}",
+    )
