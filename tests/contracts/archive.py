@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
-
 from tests.support.unreliable import ARCHIVE_STEPS, Fault, Repeating, unreliable_archive
+
 from turnwire_server.archive.base import Archive
 
 from .archive_conversations import Conversations, Members

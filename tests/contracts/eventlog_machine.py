@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
 from tests.support.unreliable import LOG_STEPS, Fault, Intercepted, Repeating, Unreliable
+
 from turnwire_server.eventlog.base import (
     Busy,
     EventLog,
@@ -30,8 +30,8 @@ from turnwire_server.eventlog.base import (
 )
 
 from .eventlog import LogFactory
-from .kit import RECORDED_CANCEL_S, RESERVATION_S, RETENTION_S, Clock, LogKit, ended, ending, op, text_of
 from .eventlog_writing import member
+from .kit import RECORDED_CANCEL_S, RESERVATION_S, RETENTION_S, Clock, LogKit, ended, ending, op, text_of
 
 T = TypeVar("T")
 REQUESTS = [f"r{n}" for n in range(5)]
