@@ -38,7 +38,7 @@ run: $(VENV)/.local-model
 	$(BIN)/turnwire serve --local-model
 
 test: $(VENV)/.dev $(VENV)/.local-model
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check
