@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from tests.support.client import CallError, Client, connected
@@ -211,3 +213,83 @@ async def _cancel_wait(provider: object, client: Client, number: int) -> float:
     gone = await provider.client_gone(number)  # type: ignore[attr-defined]
     await client.terminal(request)
     return float(gone - began)
+
+
+async def test_cancel_while_a_tool_runs_stops_the_tool_and_tells_the_truth_of_it() -> None:
+    async with running_stack() as (provider, app), connected(app.url) as client:
+        provider.script(Script.tool_call("demo_countdown", '{"from": 10}'))
+        await client.create("r1", "c1", "count")
+        await client.event("tool.progress")
+        began = time.monotonic()
+        await client.cancel("r1")
+        ending = await client.terminal("r1")
+        assert time.monotonic() - began < 0.5, "the countdown takes a second"
+        assert ending["type"] == "message.cancelled"
+        (call,) = ending["message"]["parts"]
+        assert call["state"] == "failed"
+        (failed,) = client.events("tool.failed", "r1")
+        assert failed["outcome"] == "cancelled"
+        assert len(provider.requests) == 1
+        await client.create("r2", "c1", "go on")
+        await client.terminal("r2")
+        prompt = provider.requests[1].messages
+        assert [message["role"] for message in prompt] == ["user", "assistant", "tool", "user"]
+        assert prompt[2]["content"].startswith("Error: ")
+
+
+async def test_a_recorded_cancel_is_forgotten_after_its_time() -> None:
+    async with running_stack(limits={"recorded_cancel_s": 600}) as (provider, app), connected(app.url) as client:
+        await client.cancel("r1")
+        await client.cancel("r2")
+        log: Any = app.front.services.log
+        present = log._clock
+        log._clock = lambda: present() + 590
+        await client.create("r1", "c1", "still too early")
+        assert (await client.terminal("r1"))["type"] == "message.cancelled"
+        log._clock = lambda: present() + 610
+        await client.create("r2", "c1", "late enough")
+        assert (await client.terminal("r2"))["type"] == "message.completed"
+        assert len(provider.requests) == 1
+
+
+async def test_cancel_of_a_request_that_ended_long_ago_says_how_it_ended() -> None:
+    async with running_stack() as (_provider, app), connected(app.url) as client:
+        await client.create("r1", "c1", "hello")
+        await client.terminal("r1")
+        log: Any = app.front.services.log
+        present = log._clock
+        log._clock = lambda: present() + 90 * 24 * 3600
+        await log.trim()
+        answer = await client.cancel("r1")
+        assert (answer["outcome"], answer["state"]) == ("already_terminal", "completed")
+
+
+async def test_cancel_during_a_fallback_ends_it_and_asks_no_further_deployment() -> None:
+    routes = [{"name": "default", "deployments": ["test"], "max_attempts": 3}]
+    async with running_stack(routes=routes) as (provider, app), connected(app.url) as client:
+        provider.script(Script.cut_after("half "), Script.never_answers())
+        await client.create("r1", "c1", "hello")
+        await client.event("part.reset")
+        await provider.request_received(1)
+        assert (await client.cancel("r1"))["outcome"] == "cancelling"
+        ending = await client.terminal("r1")
+        assert ending["type"] == "message.cancelled"
+        assert ending["message"]["parts"] == []  # what was sent has been taken back
+        await provider.client_gone(1)
+        usage = await client.event("usage.completed", "r1")
+        assert [attempt["outcome"] for attempt in usage["attempts"]] == ["failed", "cancelled"]
+        assert len(provider.requests) == 2
+
+
+async def test_every_connection_may_cancel_at_once_and_all_are_told_the_truth() -> None:
+    async with running_stack() as (provider, app), AsyncExitStack() as stack:
+        provider.script(Script.stalled_after("one "))
+        clients = [await stack.enter_async_context(connected(app.url)) for _ in range(5)]
+        await clients[0].create("r1", "c1", "hello")
+        await clients[0].event("output_text.delta")
+        answers = await asyncio.gather(*(client.cancel("r1") for client in clients))
+        for answer in answers:
+            assert answer["outcome"] == "cancelling" or answer["state"] == "cancelled"
+        assert (await clients[0].terminal("r1"))["type"] == "message.cancelled"
+        rows = await app.front.services.archive.usage("default", "r1")
+        assert [row.outcome for row in rows] == ["cancelled"]

@@ -197,3 +197,78 @@ async def test_deleting_cancels_what_runs_tells_followers_and_keeps_the_ledger()
             opened = await alice.open("c1")
             assert opened["created"] is True
             assert opened["epoch"] != epoch
+
+
+@pytest.mark.parametrize(
+    ("role", "answers"),
+    [
+        (None, ["not_found", "recorded", "not_found", "not_found", "not_found"]),
+        ("viewer", ["snapshot", "forbidden", "ack", "forbidden", "forbidden"]),
+        ("editor", ["snapshot", "forbidden", "ack", "forbidden", "forbidden"]),
+        ("owner", ["snapshot", "cancelling", "ack", "ack", "ack"]),
+    ],
+)
+async def test_what_each_role_may_do_with_a_request_of_somebody_else(role: str | None, answers: list[str]) -> None:
+    async with (
+        running_stack(jwt=True) as (provider, app),
+        connected(app.url, token=token("alice")) as alice,
+        connected(app.url, token=token("bob")) as bob,
+    ):
+        provider.script(Script.stalled_after("one "))
+        await alice.create("r1", "c1", "hello")
+        await alice.event("output_text.delta")
+        share = {"type": "conversation.share", "conversation_id": "c1", "user_id": "bob"}
+        if role is not None:
+            await alice.call({**share, "role": role})
+        commands: list[dict[str, Any]] = [
+            {"type": "request.resume", "request_id": "r1"},
+            {"type": "request.cancel", "request_id": "r1"},
+            {"type": "feedback.create", "request_id": "r1", "rating": 1},
+            {**share, "user_id": "carol", "role": "viewer"},
+            {"type": "conversation.delete", "conversation_id": "c1"},
+        ]
+        got = []
+        for command in commands:
+            try:
+                answer = await bob.call(command)
+                got.append(answer.get("outcome") or answer.get("verdict") or answer["type"])
+            except CallError as error:
+                got.append(error.code)
+        assert got == answers
+
+
+async def test_the_id_of_somebody_elses_request_is_taken_and_that_is_all_one_learns() -> None:
+    async with (
+        running_stack(jwt=True) as (provider, app),
+        connected(app.url, token=token("alice")) as alice,
+        connected(app.url, token=token("eve")) as eve,
+    ):
+        await alice.create("r1", "c-alice", "a secret")
+        await alice.terminal("r1")
+        for text in ("a guess", "a secret"):
+            with pytest.raises(CallError) as refused:
+                await eve.create("r1", "c-eve", text)
+            assert refused.value.code == "idempotency_conflict"
+            assert "c-alice" not in json.dumps(refused.value.error)
+        assert (await eve.call({"type": "conversation.list"}))["items"] == []
+        assert len(provider.requests) == 1
+
+
+async def test_a_message_of_another_conversation_is_no_parent_and_no_leaf() -> None:
+    async with (
+        running_stack(jwt=True) as (provider, app),
+        connected(app.url, token=token("alice")) as alice,
+        connected(app.url, token=token("eve")) as eve,
+    ):
+        await alice.create("r1", "c1", "a secret")
+        secret = (await alice.terminal("r1"))["message"]["message_id"]
+        await eve.open("c-eve")
+        history = {"type": "conversation.history", "conversation_id": "c-eve"}
+        for command in ({**history, "leaf": secret}, {**history, "before": secret}):
+            with pytest.raises(CallError) as refused:
+                await eve.call(command)
+            assert refused.value.code == "not_found"
+        with pytest.raises(CallError) as refused:
+            await eve.create("r2", "c-eve", "hello", parent_id=secret)
+        assert refused.value.code == "not_found"
+        assert len(provider.requests) == 1

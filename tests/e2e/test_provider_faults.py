@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.client import connected
-from tests.support.provider import Do, Gate, Script, refused_base_url, running_provider
+from tests.support.provider import (
+    Delta,
+    Do,
+    Event,
+    Gate,
+    Script,
+    refused_base_url,
+    running_provider,
+    tool_call_steps,
+)
 from tests.support.server import running_server
 from tests.support.stack import running_stack
+
+from turnwire_server.app import running
+from turnwire_server.settings import build_settings
 
 QUICK = {"first_token_timeout_s": 0.3, "idle_timeout_s": 0.3, "total_timeout_s": 5, "connect_timeout_s": 1}
 
@@ -152,3 +166,82 @@ async def test_a_turn_that_outlives_its_deadline_ends_incomplete() -> None:
         ending = await client.terminal("r1")
         assert (ending["type"], ending["reason"]) == ("message.incomplete", "deadline")
         await provider.client_gone(0)
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (Script.http_error(401, "Incorrect API key provided: {key}"), "TEST_KEY"),
+        (Script.http_error(500, "upstream said: Bearer {key} is bad"), "again"),
+        (Script.text("some "), "again"),
+    ],
+    ids=["401", "500", "in-the-stream"],
+)
+async def test_a_message_says_what_to_do_and_never_holds_the_key(script: Script, said: str, tmp_path: Path) -> None:
+    key = "sk-proj-0123456789abcdefghij"
+    if script.body is not None:
+        script.body = script.body.replace(b"{key}", key.encode())
+    else:
+        script.steps = [Event({"error": {"message": f"key {key} is over its limit", "code": 429}}), Do.END]
+    async with running_provider() as provider:
+        provider.script(script)
+        deployments = [{**_deployments(provider.base_url)[0], "api_key_env": "TEST_KEY"}]
+        routes = [{"name": "default", "deployments": ["test"], "max_attempts": 1}]
+        server = {"port": 0, "data_dir": str(tmp_path)}
+        environ = {"TEST_KEY": key}
+        settings = build_settings({"server": server, "deployments": deployments, "routes": routes}, environ)
+        async with running(settings, environ) as app, connected(app.url) as client:
+            await client.create("r1", "c1", "hello")
+            ending = await client.terminal("r1")
+            await client.status("r1")
+            assert provider.requests[0].headers["authorization"] == f"Bearer {key}"
+            assert said in ending["error"]["message"]
+            assert "0123456789" not in json.dumps(client.messages)
+
+
+async def test_how_long_to_wait_is_told_as_the_provider_said_it() -> None:
+    async with running_stack() as (provider, app), connected(app.url) as client:
+        provider.script(Script.http_error(429, "slow down", headers={"retry-after": "7"}))
+        await client.create("r1", "c1", "hello")
+        ending = await client.terminal("r1")
+        assert "7 s" in ending["error"]["message"]
+        assert ending["error"]["retryable"] is True
+
+
+async def test_a_stream_that_ends_without_a_finish_reason_is_never_completed() -> None:
+    async with running_stack() as (provider, app), connected(app.url) as client:
+        provider.script(Script.text("all of it", finish=None), Script.text("all of it", finish=None, done=False))
+        for request in ("r1", "r2"):
+            await client.create(request, "c1", "hello")
+            ending = await client.terminal(request)
+            assert (ending["type"], ending["error"]["code"]) == ("message.failed", "provider_cut")
+
+
+async def test_a_fallback_takes_back_reasoning_and_unfinished_tool_calls_too() -> None:
+    async with running_provider() as broken, running_provider() as good:
+        half_call = [Delta({"reasoning_content": "hm "}), "I ask ", *tool_call_steps("demo_clock", '{"zo'), Do.CUT]
+        broken.script(Script.text(*half_call))
+        good.script(Script.text("the whole sentence"))
+        async with running_server(**_two(broken.base_url, good.base_url)) as app, connected(app.url) as client:
+            await client.create("r1", "c1", "hello")
+            ending = await client.terminal("r1")
+            assert ending["message"]["parts"] == [{"kind": "text", "text": "the whole sentence"}]
+            assert [m["part"] for m in client.events("part.reset")] == [0]
+            assert client.events("tool.called") == []
+            assert good.requests[0].messages == [{"role": "user", "content": "hello"}]
+            assert client.folds["c1"].view()["messages"][1]["parts"] == ending["message"]["parts"]
+
+
+async def test_a_step_that_breaks_after_a_tool_has_run_goes_on_from_its_result() -> None:
+    async with running_provider() as broken, running_provider() as good:
+        broken.script(Script.tool_call("demo_clock", "{}"), Script.cut_after("half "))
+        good.script(Script.text("it is late"))
+        async with running_server(**_two(broken.base_url, good.base_url)) as app, connected(app.url) as client:
+            await client.create("r1", "c1", "what time is it")
+            ending = await client.terminal("r1")
+            call, text = ending["message"]["parts"]
+            assert (call["name"], call["state"], text["text"]) == ("demo_clock", "completed", "it is late")
+            assert [message["role"] for message in good.requests[0].messages] == ["user", "assistant", "tool"]
+            assert len(client.events("tool.running")) == 1
+            assert [(m["part"], m["offset"]) for m in client.events("part.reset")] == [(1, 0)]
+            assert client.folds["c1"].view()["messages"][1]["parts"] == ending["message"]["parts"]

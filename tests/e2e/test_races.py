@@ -193,6 +193,37 @@ async def test_an_answer_in_a_snapshot_says_when_it_began() -> None:
             assert ending["message"]["created_at"] == active["message"]["created_at"]
 
 
+@pytest.mark.parametrize("again", ["open with the cursor", "open without", "resume", "leave and open"])
+async def test_after_the_ack_of_a_cancel_no_delta_comes_however_one_opens_again(again: str) -> None:
+    gate = Gate()
+    async with running_stack() as (provider, app), connected(app.url) as client, connected(app.url) as other:
+        provider.script(Script.stalled_after("one ", gate, "two "))
+        await other.open("c1")
+        await client.create("r1", "c1", "hello")
+        await client.event("output_text.delta")
+        append = Held(app, "append")
+        gate.open()
+        await append.reached()  # a delta is under way that nobody has been shown
+        await client.cancel("r1")
+        mark, since = len(client.messages), client.cursor("c1")
+        match again:
+            case "open with the cursor":
+                await client.open("c1", since=since)
+            case "open without":
+                await client.open("c1")
+            case "resume":
+                await client.call({"type": "request.resume", "request_id": "r1", "since": since})
+            case "leave and open":
+                await client.call({"type": "conversation.leave", "conversation_id": "c1"})
+                await client.open("c1")
+        append.release()
+        ending = await client.terminal("r1")
+        await other.terminal("r1")
+        assert not [message for message in client.messages[mark:] if message["type"].endswith(".delta")]
+        assert ending["message"]["parts"] == [{"kind": "text", "text": other.text("r1")}]
+        assert client.folds["c1"].view() == other.folds["c1"].view()
+
+
 async def test_a_request_whose_author_left_before_its_first_event_is_cancelled_too() -> None:
     """Create and go: the connection was gone before the request had an event, and was not seen to be bound to it."""
     async with running_stack(limits={"disconnect_grace_s": 0.05}) as (provider, app), connected(app.url) as other:

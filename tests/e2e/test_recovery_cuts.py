@@ -235,10 +235,12 @@ async def test_whoever_is_cut_at_any_byte_and_comes_back_holds_what_all_others_h
         async with asyncio.timeout(20):
             reading = asyncio.create_task(_read(steady))
             wandering = asyncio.create_task(wanderer.wander(cutter, visits))
-            for action in actions:
-                await story.act(action)
-            end = await story.end()
-            await _stop(wandering, reading)
+            try:
+                for action in actions:
+                    await story.act(action)
+                end = await story.end()
+            finally:
+                await _stop(wandering, reading)
             await steady.until(lambda: steady.folds[C].seq >= end.seq)
             async with connected(app.url, hello=False) as client:
                 await wanderer.come_back(client, "open", "its own")

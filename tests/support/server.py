@@ -24,7 +24,7 @@ Tree = Mapping[str, Any]
 def settings_for(data_dir: Path, *, provider_url: str | None = None, jwt: bool = False, **sections: Any) -> Settings:
     """The settings of a test server; `sections` are merged over the defaults, table by table."""
     tree: dict[str, Any] = {
-        "server": {"port": 0, "data_dir": str(data_dir), "drain_s": 1, "node_id": "test-node"},
+        "server": {"port": 0, "data_dir": str(data_dir), "drain_s": 0.2, "node_id": "test-node"},
         "limits": {"commands_per_s": 10_000, "errors_per_minute": 10_000},
     }
     if provider_url is not None:

@@ -40,6 +40,8 @@ class DeltaBuffer:
         self._lengths = [part.length for part in partial.parts]
         self._kinds = [getattr(part, "kind", "tool_call") for part in partial.parts]
         self._held = ""
+        # What it was a half of: it may be the beginning of a part that there is not yet.
+        self._held_kind: DeltaType = OutputTextDelta
         self._events: list[RequestEvent] = []
         self._texts: list[str] = []  # of the last event, when that is a delta that may still grow
         self._growing: OutputTextDelta | ReasoningDelta | None = None
@@ -56,23 +58,19 @@ class DeltaBuffer:
 
     def add_text(self, kind: DeltaType, text: str) -> None:
         """Text at the end of the message: in its last part when that is of this kind, else in a new one."""
-        if not text.isascii() or self._held:
-            text, self._held = join_surrogates(self._held + text) if text else (text, self._held)
-        if not text:
-            return
-        if not self._kinds or self._kinds[-1] != _KINDS[kind]:
+        if self._held and self._held_kind is not kind:
             self.end_part()
-            self._kinds.append(_KINDS[kind])
-            self._lengths.append(0)
-        for start in range(0, len(text), _DELTA_CHARS):
-            self._extend(kind, text[start : start + _DELTA_CHARS])
+        if text and (self._held or not text.isascii()):
+            text, self._held = join_surrogates(self._held + text)
+            self._held_kind = kind
+        if text:
+            self._append(kind, text)
 
     def end_part(self) -> None:
         """The last part is complete: half a pair that was held back stays alone."""
-        if self._held and self._kinds:
-            self._held = ""
-            self._extend(OutputTextDelta if self._kinds[-1] == "text" else ReasoningDelta, "\ufffd")
-        self._held = ""
+        held, self._held = self._held, ""
+        if held:
+            self._append(self._held_kind, "\ufffd")
 
     def add(self, event: RequestEvent) -> None:
         """Any other event."""
@@ -102,6 +100,13 @@ class DeltaBuffer:
         events, self._events = self._events, []
         self.pending_chars = 0
         return events
+
+    def _append(self, kind: DeltaType, text: str) -> None:
+        if not self._kinds or self._kinds[-1] != _KINDS[kind]:
+            self._kinds.append(_KINDS[kind])
+            self._lengths.append(0)
+        for start in range(0, len(text), _DELTA_CHARS):
+            self._extend(kind, text[start : start + _DELTA_CHARS])
 
     def _extend(self, kind: DeltaType, text: str) -> None:
         part = len(self._kinds) - 1

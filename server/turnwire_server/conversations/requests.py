@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import anyio
@@ -102,6 +104,8 @@ class Requests:
         self._tasks = tasks
         self._creating: dict[RequestRef, anyio.Event] = {}
         self._absences: dict[tuple[ConversationRef, str], object] = {}
+        self._claiming: Counter[ConversationRef] = Counter()
+        self._deleting: Counter[ConversationRef] = Counter()
         hub.author_left = self._author_left
         hub.show_queued = self._show_queued
 
@@ -159,14 +163,15 @@ class Requests:
         self, principal: Principal, tenant: Tenant, command: RequestCreate, ref: RequestRef, op: str
     ) -> Claimed:
         """The claim, and the request in the archive, however long they take to answer."""
-        try:
-            claimed = await self._claim(principal, tenant, command, ref, op)
-        except CommandError:
-            await self._release(op, ref)
-            raise
-        if claimed.mine:
-            await self._archive(claimed, op)
-        return claimed
+        with self._claims(ConversationRef(principal.tenant_id, command.conversation_id)):
+            try:
+                claimed = await self._claim(principal, tenant, command, ref, op)
+            except CommandError:
+                await self._release(op, ref)
+                raise
+            if claimed.mine:
+                await self._archive(claimed, op)
+            return claimed
 
     async def _release(self, op: str, ref: RequestRef) -> None:
         """Give the id back, and start whoever waited behind it."""
@@ -209,6 +214,9 @@ class Requests:
     ) -> Claimed:
         if self._hub.is_draining:
             raise CommandError(ErrorCode.UNAVAILABLE, "this server is going away; connect again and send it there")
+        if ConversationRef(principal.tenant_id, command.conversation_id) in self._deleting:
+            # What is owned in a conversation that is just going away would end without a word.
+            raise CommandError(ErrorCode.UNAVAILABLE, "the conversation is being deleted; send it again")
         limits = self._services.settings.limits
         if self._hub.running_turns >= limits.running_turns:
             raise CommandError(ErrorCode.OVERLOADED, "too many turns are running here", retry_after_ms=1000)
@@ -428,13 +436,31 @@ class Requests:
 
     # --- the rest ----------------------------------------------------------------------------------------
 
-    async def cancel_all(self, ref: ConversationRef, by: str) -> None:
-        """Cancel everything that has not ended in a conversation, and wait for the ends: it will be deleted."""
-        live = await self._services.log.live(ref)
-        for request in live.requests:
-            await self._cancel_live(RequestRef(ref.tenant_id, request.request_id), by, "conversation deleted")
-        while await self._services.log.running([ref]):
-            await anyio.sleep(_CONFIRM_POLL_S)
+    @asynccontextmanager
+    async def emptied(self, ref: ConversationRef, by: str) -> AsyncIterator[None]:
+        """Cancel everything that has not ended in a conversation and wait for the ends; begin nothing new in it as
+        long as the block lasts, in which it is deleted."""
+        self._deleting[ref] += 1
+        try:
+            cancelled: set[str] = set()
+            while self._claiming[ref] or await self._services.log.running([ref]):
+                live = await self._services.log.live(ref)
+                for request_id in {request.request_id for request in live.requests} - cancelled:
+                    cancelled.add(request_id)
+                    await self._cancel_live(RequestRef(ref.tenant_id, request_id), by, "conversation deleted")
+                await anyio.sleep(_CONFIRM_POLL_S)
+            yield
+        finally:
+            self._deleting -= Counter({ref: 1})
+
+    @contextmanager
+    def _claims(self, ref: ConversationRef) -> Iterator[None]:
+        """Something is being begun in this conversation: `emptied` waits for it."""
+        self._claiming[ref] += 1
+        try:
+            yield
+        finally:
+            self._claiming -= Counter({ref: 1})
 
     async def feedback(self, principal: Principal, command: FeedbackCreate) -> None:
         """Keep a rating of a request that the principal may see."""

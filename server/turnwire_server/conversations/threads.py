@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal
 
 from turnwire_protocol import (
@@ -150,18 +151,18 @@ class Threads:
         self,
         principal: Principal,
         conversation_id: str,
-        cancel_all: Callable[[ConversationRef, str], Awaitable[None]],
+        emptied: Callable[[ConversationRef, str], AbstractAsyncContextManager[None]],
     ) -> ConversationRef:
         """Cancel what runs, then drop log and archive. The usage ledger stays."""
         ref = ConversationRef(principal.tenant_id, conversation_id)
         require(await self._hub.record(ref), conversation_id, principal, "owner")
-        await cancel_all(ref, principal.user_id)
-        # The record goes last: as long as it stands an interrupted delete can be repeated, and nobody else can take
-        # the name and be shown the old log.
-        op = f"delete:{uuid.uuid4().hex}"
-        await until_answered(lambda: self._services.log.delete(op, ref), "deleting a log")
-        await until_answered(
-            lambda: self._services.archive.delete_conversation(ref.tenant_id, ref.conversation_id),
-            "deleting a conversation",
-        )
+        async with emptied(ref, principal.user_id):
+            # The record goes last: as long as it stands an interrupted delete can be repeated, and nobody else can
+            # take the name and be shown the old log.
+            op = f"delete:{uuid.uuid4().hex}"
+            await until_answered(lambda: self._services.log.delete(op, ref), "deleting a log")
+            await until_answered(
+                lambda: self._services.archive.delete_conversation(ref.tenant_id, ref.conversation_id),
+                "deleting a conversation",
+            )
         return ref

@@ -238,7 +238,7 @@ def _members(record: ConversationRecord, role: Role) -> list[Member]:
 
 async def _delete(session: Session, command: ConversationDelete) -> None:
     front = session.front
-    ref = await front.threads.delete(session.principal, command.conversation_id, front.requests.cancel_all)
+    ref = await front.threads.delete(session.principal, command.conversation_id, front.requests.emptied)
     session.send(Ack(ref=command.id, conversation_id=command.conversation_id))
     front.deleted(ref)
 
