@@ -2,13 +2,17 @@
 
 Compression is off (deltas are small and a window per connection costs 300 kB), and so is the library's keepalive: the
 protocol has its own heartbeat, which also notices a client whose page is frozen.
+
+Inside `sharing_port` the socket is opened with SO_REUSEPORT: the kernel then spreads new connections over all processes
+that listen on the port that way.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import NegotiationError
@@ -26,6 +30,19 @@ _CLOSE_TIMEOUT_S = 2
 # Frames read ahead of the session: enough to hide the wait for one command.
 _READ_AHEAD = 8
 
+# Not an argument of the way from the command line to here, nor a setting: only `turnwire serve --workers` may ask.
+_shares_port: ContextVar[bool] = ContextVar("shares_port", default=False)
+
+
+@contextmanager
+def sharing_port() -> Iterator[None]:
+    """Servers started inside the block, tasks included, share their port with other processes that do the same."""
+    token = _shares_port.set(True)
+    try:
+        yield
+    finally:
+        _shares_port.reset(token)
+
 
 @asynccontextmanager
 async def listening(front: Frontend) -> AsyncIterator[Server]:
@@ -39,6 +56,8 @@ async def listening(front: Frontend) -> AsyncIterator[Server]:
         handler,
         settings.server.host,
         settings.server.port,
+        # None and not False: platforms without the option refuse even that.
+        reuse_port=_shares_port.get() or None,
         select_subprotocol=_select,
         process_request=HttpFront(front).process,
         compression=None,

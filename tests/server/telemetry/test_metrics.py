@@ -70,7 +70,7 @@ def test_a_client_cannot_make_series_by_its_close_codes() -> None:
 
 def test_no_label_could_name_a_tenant_user_or_request() -> None:
     labels = {label for figure in figures(Metrics()) for label in figure._labelnames}
-    assert labels == {"close_code", "type", "outcome", "deployment", "kind"}
+    assert labels == {"close_code", "type", "outcome", "deployment", "kind", "check", "backend", "reason"}
 
 
 @pytest.mark.parametrize("figure", figures(Metrics()), ids=lambda figure: figure._name)

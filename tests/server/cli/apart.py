@@ -1,0 +1,77 @@
+"""Workers that need no Redis: each has an embedded server of its own, in a folder named by its index.
+
+`python -m tests.server.cli.apart DATA_DIR PORT COUNT [FAULT]` is the parent; the port is shared and the figures are, but
+no conversation is. It prints the port once all are up. FAULT is what a worker does instead of serving: `fails`, `hangs`,
+`crashes`, each followed by the index it concerns and, after a second colon, whether only `again` (not the first time).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+from tests.support.server import settings_for
+
+from turnwire_server.cli import worker
+from turnwire_server.cli.serve import in_words
+from turnwire_server.cli.workers import Job, Supervisor
+from turnwire_server.eventlog.base import LogUnavailable
+from turnwire_server.telemetry.logs import configure_logging
+
+FAULT = "TURNWIRE_TEST_FAULT"
+
+
+def main(data_dir: str, port: int, count: int) -> None:
+    configure_logging()
+    provider = os.environ.get("TURNWIRE_TEST_PROVIDER")
+    settings = settings_for(Path(data_dir), provider_url=provider, server={"port": port, "drain_s": 10})
+    command = (sys.executable, "-m", "tests.server.cli.apart", "worker")
+
+    async def run() -> int:
+        supervisor = Supervisor(settings, count, command=command)
+        return await supervisor.run(lambda port: print(port, flush=True), lambda: print("going away", flush=True))
+
+    try:
+        code = anyio.run(run, backend_options={"use_uvloop": True})
+    except Exception as error:
+        print(in_words(error, settings), file=sys.stderr)
+        code = 1
+    sys.exit(code)
+
+
+def in_folder_of_its_own(job: Job) -> Job:
+    folder = job.settings.server.data_dir / str(job.index)
+    first = not folder.exists()
+    _have_fault(job.index, first)
+    server = job.settings.server.model_copy(update={"data_dir": folder})
+    return Job(job.settings.model_copy(update={"server": server}), job.index, job.figures)
+
+
+async def _no_backend(*_: Any, **__: Any) -> None:
+    raise LogUnavailable("Redis does not answer")
+
+
+def _have_fault(index: int, first: bool) -> None:
+    kind, _, rest = os.environ.get(FAULT, "").partition(":")
+    where, _, when = rest.partition(":")
+    if not kind or int(where) != index or (when == "again" and first):
+        return
+    match kind:
+        case "fails":
+            worker.serve_one = _no_backend
+        case "hangs":
+            time.sleep(3600)
+        case "crashes":
+            os._exit(7)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "worker":
+        read_job = worker._read_job
+        worker._read_job = lambda: in_folder_of_its_own(read_job())
+        sys.exit(worker.main())
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,214 @@
+"""The `turnwire` command as people run it: with a pipe, in a terminal, and as a server.
+
+result = await turnwire(folder, "check")                        to its end
+async with terminal(folder, "chat", url) as screen: ...         with a keyboard and a screen of its own
+async with serving(folder) as server: ...                       until it listens
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import os
+import pty
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+WAIT_S = 20.0
+TURNWIRE = (sys.executable, "-m", "turnwire_server")
+# A process gets a terminal to control only by asking for it itself.
+_IN_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
+# Colours, titles and modes that a terminal is sent besides the text.
+_ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[=>])")
+CTRL_C, CTRL_D = "\x03", "\x04"
+
+
+def environ(**more: str) -> dict[str, str]:
+    """This process's environment without what would configure a server."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "TURNWIRE_"))}
+    return {**kept, "TERM": "xterm", "COLUMNS": "200", "PYTHONUNBUFFERED": "1", **more}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a command ended."""
+
+    code: int | None
+    out: str
+    err: str
+
+
+async def turnwire(
+    folder: Path, *arguments: str, typed: str = "", command: tuple[str, ...] = TURNWIRE, **variables: str
+) -> Result:
+    """Run a command to its end."""
+    async with piped(folder, *arguments, command=command, **variables) as process:
+        async with asyncio.timeout(WAIT_S):
+            out, err = await process.communicate(typed.encode())
+    return Result(process.returncode, out.decode(), err.decode())
+
+
+@asynccontextmanager
+async def piped(
+    folder: Path, *arguments: str, command: tuple[str, ...] = TURNWIRE, **variables: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A command with pipes to read and write; killed at the end of the block if it still runs."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *command, *arguments, cwd=folder, env=environ(**variables), stdin=pipe, stdout=pipe, stderr=pipe
+    )
+    try:
+        yield process
+    finally:
+        await end(process)
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """Kill it if need be, and close what belongs to it."""
+    if process.returncode is None:
+        process.kill()
+    async with asyncio.timeout(WAIT_S):
+        await process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                await stream.read()
+    process._transport.close()  # type: ignore[attr-defined]
+
+
+class Terminal:
+    """What stands on the screen, and the keyboard."""
+
+    def __init__(self, master: int, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.raw = ""
+        self._master = master
+        self._more = asyncio.Event()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._read_to = 0
+        asyncio.get_running_loop().add_reader(master, self._readable)
+
+    @property
+    def text(self) -> str:
+        """Everything shown so far, without colours."""
+        return _ESCAPES.sub("", self.raw).replace("\r", "")
+
+    def type(self, text: str) -> None:
+        """Press these keys."""
+        os.write(self._master, text.encode())
+
+    def enter(self, line: str) -> None:
+        self.type(f"{line}\r")
+
+    async def shows(self, text: str) -> None:
+        """Wait until this stands on the screen, below what was waited for before."""
+        try:
+            async with asyncio.timeout(WAIT_S):
+                while (found := self.text.find(text, self._read_to)) < 0:
+                    self._more.clear()
+                    await self._more.wait()
+        except TimeoutError:
+            raise AssertionError(
+                f"{text!r} was not shown after {self.text[: self._read_to]!r}: {self.text!r}"
+            ) from None
+        self._read_to = found + len(text)
+
+    async def gone(self) -> int:
+        """Wait for the end of the command; its exit code."""
+        async with asyncio.timeout(WAIT_S):
+            return await self.process.wait()
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._master)
+        os.close(self._master)
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:  # EIO: the other side has closed
+            data = b""
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._master)
+        self.raw += self._decoder.decode(data, not data)
+        self._more.set()
+
+
+@asynccontextmanager
+async def terminal(folder: Path, *arguments: str, **variables: str) -> AsyncIterator[Terminal]:
+    """A command in a terminal; killed at the end of the block if it still runs."""
+    master, slave = pty.openpty()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-IS", "-c", _IN_TERMINAL, *TURNWIRE, *arguments),
+            cwd=folder,
+            env=environ(**variables),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+        )
+    finally:
+        os.close(slave)
+    screen = Terminal(master, process)
+    try:
+        yield screen
+    finally:
+        screen.close()
+        await end(process)
+
+
+class Serving:
+    """A running `turnwire serve`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, said: str) -> None:
+        self.process = process
+        self.said = said
+        """What it printed until it listened."""
+        found = re.search(r"ws://[^/]+:(\d+)/v1", said)
+        assert found is not None, said
+        self.url, self.port = found[0], found[1]
+
+    async def line(self) -> str:
+        """The next line it prints."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(WAIT_S):
+            return (await self.process.stdout.readline()).decode()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def gone(self) -> int:
+        """Wait for its end; its exit code."""
+        async with asyncio.timeout(WAIT_S):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path, *arguments: str, port: str = "0", command: tuple[str, ...] = TURNWIRE, **variables: str
+) -> AsyncIterator[Serving]:
+    """`turnwire serve` in `folder`, once it listens; killed at the end of the block if it still runs."""
+    process = await asyncio.create_subprocess_exec(
+        *(*command, "serve", "--port", port, *arguments),
+        cwd=folder,
+        env=environ(**variables),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        assert process.stdout is not None
+        said = ""
+        async with asyncio.timeout(WAIT_S):
+            while not said.rstrip().endswith("Ctrl-C stops it"):
+                line = await process.stdout.readline()
+                assert line, f"the server did not start: {said}"
+                said += line.decode()
+        yield Serving(process, said)
+    finally:
+        await end(process)
