@@ -168,7 +168,7 @@ class RedisServer:
         if not self.is_up or time.monotonic() > deadline:
             raise RedisError(f"redis-server on {self.port} did not start:\n{self.log[-2000:]}")
         try:
-            return self.command_blocking("PING") == "PONG"
+            return bool(self.command_blocking("PING") == "PONG")
         except (OSError, RedisError):  # not yet, or loading
             return False
 
@@ -443,7 +443,7 @@ async def running_redis_cluster(primaries: int = 3, replicas: int = 0, **options
 
 
 async def _pongs(server: RedisServer) -> bool:
-    return await server.command("PING") == "PONG"
+    return bool(await server.command("PING") == "PONG")
 
 
 # --- Sentinel --------------------------------------------------------------------------------------------------
