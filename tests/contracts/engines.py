@@ -7,7 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.support.mongo import fresh_database
+
 from turnwire_server.archive import sqlite as archive_sqlite
+from turnwire_server.archive.mongo import MongoArchive
 from turnwire_server.eventlog import sqlite as log_sqlite
 from turnwire_server.eventlog.base import EventLog
 from turnwire_server.sqlite import Database
@@ -55,3 +58,14 @@ async def sqlite_log(clock: Clock) -> AsyncIterator[LogKit]:
 async def sqlite_archive(clock: Clock) -> AsyncIterator[ArchiveKit]:
     async with sqlite_database() as database:
         yield ArchiveKit(archive_sqlite.SqliteArchive(database, clock=clock))
+
+
+@asynccontextmanager
+async def mongo_archive(clock: Clock) -> AsyncIterator[ArchiveKit]:
+    async with fresh_database() as (url, name):
+        archive = MongoArchive(url, name, timeout_s=20)
+        await archive.open()
+        try:
+            yield ArchiveKit(archive)
+        finally:
+            await archive.aclose()

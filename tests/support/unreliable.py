@@ -40,10 +40,18 @@ LOG_STEPS = frozenset(
 )
 LOG_LOOKS = frozenset(["position", "read", "live", "request", "running", "orphans", "unarchived"])
 ARCHIVE_STEPS = frozenset(
-    ["create_conversation", "set_member", "delete_conversation", "insert_request", "end_request", "add_feedback"]
+    [
+        "create_conversation",
+        "set_member",
+        "delete_conversation",
+        "insert_request",
+        "end_request",
+        "park_request",
+        "add_feedback",
+    ]
 )
 ARCHIVE_LOOKS = frozenset(
-    ["conversation", "list_conversations", "request", "open_requests", "messages", "message", "usage"]
+    ["conversation", "list_conversations", "expire", "request", "open_requests", "messages", "message", "usage"]
 )
 
 _PATIENCE = 20

@@ -67,6 +67,8 @@ class RequestRecord:
     ended_at: int | None = None
     ending: Mapping[str, Any] | None = None
     answer: Message | None = None
+    checkpoint: Mapping[str, Any] | None = None
+    """Where a parked turn goes on, only while it is open; see `Archive.park_request`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,17 @@ class Archive(Protocol):
         """Give or take a role. False when the conversation is absent."""
 
     async def delete_conversation(self, tenant_id: str, conversation_id: str) -> None:
-        """Drop it with its messages, requests and feedback. The usage ledger stays. Absent is no error."""
+        """Drop it with its messages, requests and feedback. The usage ledger stays. Absent is no error.
+
+        The record itself goes last: what was interrupted is still there to be found and deleted again.
+        """
+
+    async def expire(self, before_ms: int, *, limit: int) -> Sequence[tuple[str, str]]:
+        """Tenant and id of conversations that have not changed since ``before_ms``, the oldest first.
+
+        Those with a request that has not ended are left out. Nothing is changed: the caller deletes each from the
+        log and then from here.
+        """
 
     # --- requests --------------------------------------------------------------------------------------
 
@@ -157,11 +169,22 @@ class Archive(Protocol):
 
         Returns the record as it stands, whose ending is an earlier one if it was ended before; None when there is
         no such request (its conversation was deleted): then only the usage is written. Usage rows are inserted
-        once by step and attempt.
+        once by step and attempt. The checkpoint of a parked turn goes.
         """
 
-    async def open_requests(self, tenant_id: str | None = None, *, limit: int) -> Sequence[RequestRecord]:
-        """Requests that have not ended, by creation."""
+    async def park_request(self, tenant_id: str, request_id: str, *, checkpoint: Mapping[str, Any] | None) -> bool:
+        """Keep where a turn goes on that waits without an owner; None removes it.
+
+        False, and nothing is changed, when the request is absent or has ended.
+        """
+
+    async def open_requests(
+        self, tenant_id: str | None = None, *, limit: int, after: tuple[int, str, str] | None = None
+    ) -> Sequence[RequestRecord]:
+        """Requests that have not ended, by creation, tenant and id.
+
+        ``after`` is ``(created_at, tenant_id, request_id)`` of the last one of the page before.
+        """
 
     # --- messages --------------------------------------------------------------------------------------
 

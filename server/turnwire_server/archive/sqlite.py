@@ -39,6 +39,7 @@ SCHEMA = (
         PRIMARY KEY (tenant, conversation)) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS conversations_by_owner ON conversations (tenant, owner, updated_at)",
     "CREATE INDEX IF NOT EXISTS conversations_by_visibility ON conversations (tenant, visibility, updated_at)",
+    "CREATE INDEX IF NOT EXISTS conversations_by_age ON conversations (updated_at)",
     """CREATE TABLE IF NOT EXISTS members (
         tenant TEXT NOT NULL, conversation TEXT NOT NULL, user TEXT NOT NULL, role TEXT NOT NULL,
         PRIMARY KEY (tenant, conversation, user)) WITHOUT ROWID""",
@@ -51,6 +52,11 @@ SCHEMA = (
         PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS requests_open ON requests (created_at) WHERE state = 'open'",
     "CREATE INDEX IF NOT EXISTS requests_by_conversation ON requests (tenant, conversation, ordinal)",
+    """CREATE INDEX IF NOT EXISTS requests_open_by_conversation ON requests (tenant, conversation)
+        WHERE state = 'open'""",
+    """CREATE TABLE IF NOT EXISTS parked (
+        tenant TEXT NOT NULL, request TEXT NOT NULL, checkpoint BLOB NOT NULL,
+        PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
     """CREATE TABLE IF NOT EXISTS messages (
         tenant TEXT NOT NULL, conversation TEXT NOT NULL, message TEXT NOT NULL, parent TEXT, request TEXT NOT NULL,
         ordinal INTEGER NOT NULL, doc BLOB, PRIMARY KEY (tenant, conversation, message)) WITHOUT ROWID""",
@@ -166,15 +172,28 @@ class SqliteArchive:
     async def delete_conversation(self, tenant_id: str, conversation_id: str) -> None:
         def drop(db: Connection) -> None:
             key = (tenant_id, conversation_id)
-            db.execute(
-                "DELETE FROM feedback WHERE tenant = ? AND request IN"
-                " (SELECT request FROM requests WHERE tenant = ? AND conversation = ?)",
-                (tenant_id, *key),
-            )
+            for table in ("feedback", "parked"):
+                db.execute(
+                    f"DELETE FROM {table} WHERE tenant = ? AND request IN"
+                    " (SELECT request FROM requests WHERE tenant = ? AND conversation = ?)",
+                    (tenant_id, *key),
+                )
             for table in ("messages", "requests", "members", "conversations"):
                 db.execute(f"DELETE FROM {table} WHERE tenant = ? AND conversation = ?", key)
 
         await self._write(drop)
+
+    async def expire(self, before_ms: int, *, limit: int) -> Sequence[tuple[str, str]]:
+        def look(db: Connection) -> list[tuple[str, str]]:
+            rows = db.execute(
+                "SELECT tenant, conversation FROM conversations c WHERE updated_at < ? AND NOT EXISTS"
+                " (SELECT 1 FROM requests r WHERE r.tenant = c.tenant AND r.conversation = c.conversation"
+                " AND r.state = 'open') ORDER BY updated_at, tenant, conversation LIMIT ?",
+                (before_ms, limit),
+            )
+            return [(row["tenant"], row["conversation"]) for row in rows]
+
+        return await self._read(look)
 
     # --- requests --------------------------------------------------------------------------------------
 
@@ -258,6 +277,7 @@ class SqliteArchive:
                     "UPDATE requests SET state = ?, ending = ?, run = ?, ended_at = ? WHERE tenant = ? AND request = ?",
                     (ending["outcome"], orjson.dumps(ending), run, ended_at, tenant_id, request_id),
                 )
+                _park(db, tenant_id, request_id, None)
                 if answer is not None:
                     db.execute(
                         "UPDATE messages SET doc = ? WHERE tenant = ? AND conversation = ? AND message = ?",
@@ -273,11 +293,26 @@ class SqliteArchive:
 
         return await self._write(end)
 
-    async def open_requests(self, tenant_id: str | None = None, *, limit: int) -> Sequence[RequestRecord]:
+    async def park_request(self, tenant_id: str, request_id: str, *, checkpoint: Mapping[str, Any] | None) -> bool:
+        def park(db: Connection) -> bool:
+            row = _request_row(db, tenant_id, request_id)
+            if row is None or row["state"] != "open":
+                return False
+            _park(db, tenant_id, request_id, checkpoint)
+            return True
+
+        return await self._write(park)
+
+    async def open_requests(
+        self, tenant_id: str | None = None, *, limit: int, after: tuple[int, str, str] | None = None
+    ) -> Sequence[RequestRecord]:
         def look(db: Connection) -> list[RequestRecord]:
+            at, tenant, request = after or (None, None, None)
             rows = db.execute(
-                "SELECT * FROM requests WHERE state = 'open' AND (? IS NULL OR tenant = ?) ORDER BY created_at LIMIT ?",
-                (tenant_id, tenant_id, limit),
+                "SELECT * FROM requests WHERE state = 'open' AND (:only IS NULL OR tenant = :only)"
+                " AND (:at IS NULL OR (created_at, tenant, request) > (:at, :tenant, :request))"
+                " ORDER BY created_at, tenant, request LIMIT :limit",
+                {"only": tenant_id, "at": at, "tenant": tenant, "request": request, "limit": limit},
             ).fetchall()
             return [_request(db, row) for row in rows]
 
@@ -425,7 +460,22 @@ def _request(db: Connection, row: Row) -> RequestRecord:
         ended_at=row["ended_at"],
         ending=None if row["ending"] is None else orjson.loads(row["ending"]),
         answer=_message(db, row["tenant"], row["conversation"], row["answer_id"]),
+        checkpoint=_checkpoint(db, row["tenant"], row["request"]) if row["state"] == "open" else None,
     )
+
+
+def _checkpoint(db: Connection, tenant_id: str, request_id: str) -> Mapping[str, Any] | None:
+    row = db.execute(
+        "SELECT checkpoint FROM parked WHERE tenant = ? AND request = ?", (tenant_id, request_id)
+    ).fetchone()
+    return None if row is None else orjson.loads(row["checkpoint"])
+
+
+def _park(db: Connection, tenant_id: str, request_id: str, checkpoint: Mapping[str, Any] | None) -> None:
+    if checkpoint is None:
+        db.execute("DELETE FROM parked WHERE tenant = ? AND request = ?", (tenant_id, request_id))
+    else:
+        db.execute("INSERT OR REPLACE INTO parked VALUES (?, ?, ?)", (tenant_id, request_id, orjson.dumps(checkpoint)))
 
 
 def _message(db: Connection, tenant_id: str, conversation_id: str, message_id: str) -> Message | None:

@@ -14,10 +14,11 @@ from typing import Any
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from turnwire_server.settings.faults import Fault
+from turnwire_server.settings.addresses import is_one_redis
+from turnwire_server.settings.faults import ABSENT, Fault
 from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, Route, Tenant
-from turnwire_server.settings.tables import AuthSettings, ServerSettings
+from turnwire_server.settings.tables import AuthSettings, ServerSettings, StorageSettings
 
 KEY_SOURCES = ("jwt_secret", "jwt_public_key", "jwks_url")
 SECRET_ALGORITHMS = {"HS256": 32, "HS384": 48, "HS512": 64}
@@ -48,6 +49,24 @@ def check_server(server: ServerSettings, auth: AuthSettings | None) -> Iterator[
                 yield Fault(f"{key}.{index}", entry, 'is allowed only with auth.mode = "jwt"')
             elif entry != "*" and not pattern.fullmatch(entry):
                 yield Fault(f"{key}.{index}", entry, f"must look like {example}, with :port where needed")
+
+
+def check_storage(storage: StorageSettings) -> Iterator[Fault]:
+    redis, mongo = storage.redis_url, storage.mongo_url
+    if (redis is None) != (mongo is None):
+        absent, given = ("redis_url", "mongo_url") if redis is None else ("mongo_url", "redis_url")
+        yield Fault(
+            f"storage.{absent}",
+            ABSENT,
+            f"missing: must be given together with storage.{given}; the clustered log (Redis) and the clustered "
+            "archive (MongoDB) work only with each other",
+        )
+    if storage.redis_durability == "always" and redis is not None and not is_one_redis(redis):
+        yield Fault(
+            "storage.redis_durability",
+            storage.redis_durability,
+            "is possible with one server only (redis:// or rediss://): a fail-over may lose what was written last",
+        )
 
 
 def check_limits(limits: Limits) -> Iterator[Fault]:

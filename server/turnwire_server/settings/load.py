@@ -221,6 +221,8 @@ def _cross_check(tree: Tree, tables: Tree, environ: Mapping[str, str]) -> list[F
     ]
     if "server" in tables:
         faults += checks.check_server(tables["server"], tables.get("auth"))
+    if "storage" in tables:
+        faults += checks.check_storage(tables["storage"])
     if "auth" in tables:
         faults += checks.check_auth(tables["auth"])
     if "limits" in tables:

@@ -13,18 +13,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
+from turnwire_server.settings.addresses import MongoAddress, RedisAddress
 from turnwire_server.settings.section import (
     Bytes,
     HttpAddress,
     Name,
-    Refused,
     Seconds,
     SecondsOrNone,
     Section,
 )
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-CLUSTERED = Refused("the clustered engines are not part of this version")
+DATABASE_PATTERN = r"^[A-Za-z0-9_-]{1,63}$"
 ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
 
 
@@ -102,16 +102,34 @@ class ServerSettings(Section):
 
 
 class StorageSettings(Section):
-    """The embedded log and archive."""
+    """The log and the archive: embedded, or clustered when both addresses are set."""
 
-    redis_url: Annotated[SecretStr | None, CLUSTERED] = None
-    """Address of a clustered log. Not part of this version; refused."""
-    redis_durability: Annotated[Literal["always", "everysec"] | None, CLUSTERED] = None
-    """Durability of a clustered log. Not part of this version; refused."""
-    mongo_url: Annotated[SecretStr | None, CLUSTERED] = None
-    """Address of a clustered archive. Not part of this version; refused."""
-    mongo_database: Annotated[str | None, CLUSTERED] = None
-    """Database of a clustered archive. Not part of this version; refused."""
+    redis_url: RedisAddress | None = None
+    """Address of the clustered log: `redis://[user:password@]host[:port][/db]` for one server (`rediss://` with
+    TLS), `redis+sentinel://[user:password@]host:port,host:port/service[/db]` for a set watched by Sentinels,
+    `redis+cluster://host:port,host:port` for a Redis Cluster (`rediss+cluster://` with TLS). Redis 7 or later.
+    Absent: the log is embedded in `data_dir`."""
+    redis_prefix: Name = "tw"
+    """Text that the names of all keys begin with, so that several installations can share a server."""
+    redis_durability: Literal["always", "everysec"] = "everysec"
+    """`everysec`: a restart or fail-over of Redis may lose what was written last, and every conversation begins
+    a new epoch after it. `always`: one server with `appendfsync always`, checked at the start, which keeps all
+    over a restart."""
+    redis_timeout_s: Seconds = 5
+    """Seconds one command to Redis may take."""
+    partitions: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Parts that conversations are spread over in Redis; on a Cluster a part lies on one node. Fixed at first use:
+    with another number nothing that is stored would be found."""
+    mongo_url: MongoAddress | None = None
+    """Address of the clustered archive, as `mongodb://…` or `mongodb+srv://…`: a replica set or a sharded
+    cluster. Absent: the archive is embedded in `data_dir`."""
+    mongo_database: Annotated[str, Field(pattern=DATABASE_PATTERN)] = "turnwire"
+    """Database of the clustered archive; made when absent, with its collections and indexes."""
+    mongo_timeout_s: Seconds = 5
+    """Seconds one call to the archive may take."""
+    conversation_expiry_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+    """Days after its last change that a conversation is deleted with all its messages; the usage ledger stays.
+    Conversations with a request that has not ended are spared. Absent: kept for good."""
     retention_s: Seconds = 600
     """Seconds the events of a finished request stay replayable; later a client gets a snapshot. Short,
     because a hundred busy streams write gigabytes an hour; the messages themselves are kept for good."""

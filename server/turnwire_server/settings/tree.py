@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from pydantic import ConfigDict
 
+from turnwire_server.settings.addresses import passwords_in
 from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, Route, Tenant
 from turnwire_server.settings.section import Name, Section
@@ -26,7 +27,7 @@ class Settings(Section):
     server: ServerSettings
     """The listener and the process."""
     storage: StorageSettings
-    """The embedded log and archive."""
+    """The log and the archive."""
     auth: AuthSettings
     """Whose tokens are believed."""
     limits: Limits
@@ -45,9 +46,11 @@ class Settings(Section):
     def secret_values(self, environ: Mapping[str, str]) -> tuple[str, ...]:
         """Every secret this configuration leads to, for logs to hide. Never print it."""
         keys = [deployment.api_key(environ) for deployment in self.deployments]
-        jwt_secret = self.auth.jwt_secret
-        if jwt_secret is not None:
-            keys.append(jwt_secret.get_secret_value())
+        if self.auth.jwt_secret is not None:
+            keys.append(self.auth.jwt_secret.get_secret_value())
+        for address in (self.storage.redis_url, self.storage.mongo_url):
+            if address is not None:
+                keys += passwords_in(address)
         return tuple(key for key in keys if key)
 
     def deployment(self, name: str) -> Deployment:

@@ -78,8 +78,12 @@ def public_pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed2
         ),
         ("server", "allowed_origins", "https://a.example", "must be a list"),
         ("server", "allowed_hosts", ["*"], 'server.allowed_hosts.0: "*": is allowed only with auth.mode = "jwt"'),
-        ("storage", "redis_durability", "always", "the clustered engines are not part of this version"),
-        ("storage", "mongo_database", "x", "the clustered engines are not part of this version"),
+        ("storage", "redis_durability", "no", "storage.redis_durability: \"no\": must be 'always' or 'everysec'"),
+        ("storage", "mongo_database", "a.b", 'storage.mongo_database: "a.b": must match ^[A-Za-z0-9_-]{1,63}$'),
+        ("storage", "redis_prefix", "a{b}", 'storage.redis_prefix: "a{b}": must match'),
+        ("storage", "partitions", 0, "storage.partitions: 0: must be at least 1"),
+        ("storage", "partitions", 1025, "storage.partitions: 1025: must be at most 1024"),
+        ("storage", "conversation_expiry_days", 0, "storage.conversation_expiry_days: 0: must be at least 1"),
         ("auth", "mode", "open", "auth.mode: \"open\": must be 'dev' or 'jwt'"),
         ("auth", "leeway_s", 301, "auth.leeway_s: 301: must be at most 300"),
     ],
@@ -147,12 +151,85 @@ def test_signed_tokens_may_be_served_on_any_address() -> None:
     assert not build_settings(tree, {}).server.is_loopback
 
 
-def test_clustered_engines_refuse_the_start_without_showing_their_addresses() -> None:
-    lines = fault_lines({"storage": {"redis_url": "redis://:hunter22@r", "mongo_url": "mongodb://u:hunter22@m"}})
-    assert lines == [
-        "storage.redis_url: (secret): the clustered engines are not part of this version",
-        "storage.mongo_url: (secret): the clustered engines are not part of this version",
-    ]
+REDIS, MONGO = "redis://:hunter22@r", "mongodb://u:hunter22@m"
+
+
+@pytest.mark.parametrize(("given", "absent"), [("redis_url", "mongo_url"), ("mongo_url", "redis_url")])
+def test_one_clustered_engine_without_the_other_is_refused(given: str, absent: str) -> None:
+    (line,) = fault_lines({"storage": {given: REDIS if given == "redis_url" else MONGO}})
+    assert line.startswith(f"storage.{absent}: missing: must be given together with storage.{given}")
+    assert "hunter22" not in line
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "redis://localhost",
+        "redis://u:p%40ss@[::1]:6379/3",
+        "rediss://r.example.org:6380",
+        "redis+sentinel://a:26379,b:26379/main",
+        "redis+sentinel://:pw@a:26379/main/2",
+        "redis+cluster://a:7000,b:7001",
+        "rediss+cluster://u:p@[fd00::1]:7000",
+    ],
+)
+def test_every_form_of_a_redis_address_is_accepted(address: str) -> None:
+    storage = build_settings({"storage": {"redis_url": address, "mongo_url": MONGO}}, {}).storage
+    assert storage.redis_url is not None
+    assert storage.redis_url.get_secret_value() == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "mongodb://localhost",
+        "mongodb://u:p%40ss@a:27017,b:27018/db?replicaSet=rs0&authSource=admin",
+        "mongodb+srv://u:p@cluster.example.org/?retryWrites=true",
+    ],
+)
+def test_every_form_of_a_mongodb_address_is_accepted(address: str) -> None:
+    storage = build_settings({"storage": {"redis_url": REDIS, "mongo_url": address}}, {}).storage
+    assert storage.mongo_url is not None
+    assert storage.mongo_url.get_secret_value() == address
+
+
+@pytest.mark.parametrize(
+    ("key", "address", "expected"),
+    [
+        ("redis_url", "hunter22", "must begin with redis://, rediss://, redis+sentinel://, redis+cluster://"),
+        ("redis_url", "http://hunter22@r", "must begin with redis://"),
+        ("redis_url", "redis://hunter22@", "must look like redis://[user:password@]host[:port][/db]"),
+        ("redis_url", "redis://:hunter/22@r", "special characters of a password are written as %XX"),
+        ("redis_url", "redis://a:1,b:2?hunter22", "must look like redis://"),
+        ("redis_url", "redis://a:1/one?password=hunter22", "must look like redis://"),
+        ("redis_url", "redis+sentinel://:hunter22@a:1,b:2", "must look like redis+sentinel://"),
+        ("redis_url", "redis+cluster://:hunter22@a", "must look like redis+cluster://"),
+        ("redis_url", "redis://[hunter22", "must begin with redis://"),
+        ("mongo_url", "hunter22", "must begin with mongodb:// or mongodb+srv://"),
+        ("mongo_url", "mongodb://u:hunter/22@m", "must look like mongodb://"),
+        ("mongo_url", "mongodb+srv://u:hunter22@a,b", "must look like mongodb://"),
+    ],
+)
+def test_a_malformed_address_is_refused_and_not_shown(key: str, address: str, expected: str) -> None:
+    (line,) = fault_lines({"storage": {"redis_url": REDIS, "mongo_url": MONGO, key: address}})
+    assert line.startswith(f"storage.{key}: (secret): ")
+    assert expected in line
+    assert "hunter" not in line
+
+
+def test_durability_over_a_fail_over_is_not_promised() -> None:
+    both = {"redis_durability": "always", "mongo_url": MONGO}
+    assert build_settings({"storage": {**both, "redis_url": REDIS}}, {}).storage.redis_durability == "always"
+    for address in ("redis+cluster://a:1", "redis+sentinel://a:1/main"):
+        (line,) = fault_lines({"storage": {**both, "redis_url": address}})
+        assert line.startswith('storage.redis_durability: "always": is possible with one server only')
+
+
+def test_passwords_in_addresses_are_known_as_secrets() -> None:
+    addresses = {"redis_url": "redis://:p%40ss-one@r", "mongo_url": "mongodb://u:pass-two@m"}
+    settings = build_settings({"storage": addresses}, {})
+    assert set(settings.secret_values({})) == {"p%40ss-one", "p@ss-one", "pass-two"}
+    assert "pass-two" not in repr(settings)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,550 @@
+"""The clustered archive: MongoDB through Motor. The only file that imports the driver.
+
+No transactions: in each call one write of one document decides, on an index that lets it happen once, and everything
+else follows from that document. A request's document holds its input, its answer and its ending; there is no second
+place for messages. What must stand once a request has ended (its usage, the conversation's newest turn) is written
+before the ending; what follows from an insert is written after it and again by whoever meets that request next. So a
+crash between any two writes leaves nothing that the repeat of the call, or the end of the request, does not heal.
+
+Writes are acknowledged by a majority and its journal, reads are of what a majority has, from the primary. Calls that
+write run in a causally consistent session: what was refused as a duplicate is there to be read when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import anyio
+import orjson
+import pymongo
+from motor.core import AgnosticClientSession
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
+from pymongo import ASCENDING, DESCENDING, IndexModel, ReadPreference, ReturnDocument
+from pymongo.errors import (
+    BulkWriteError,
+    ConfigurationError,
+    DuplicateKeyError,
+    InvalidOperation,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+)
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+from turnwire_protocol import Message
+
+from .base import (
+    ArchiveUnavailable,
+    ConversationPage,
+    ConversationRecord,
+    MessagePage,
+    RequestRecord,
+    Role,
+    UsageRow,
+)
+from .mongo_branches import BranchWalk, Chosen
+from .mongo_documents import (
+    OUTLINE,
+    Document,
+    conversation_document,
+    conversation_record,
+    ending_fields,
+    message_in,
+    moving_on,
+    outline,
+    request_document,
+    request_record,
+    usage_document,
+    usage_row,
+)
+
+T = TypeVar("T")
+Session = AgnosticClientSession
+Collection = AsyncIOMotorCollection[Document]
+
+# Errors after which nothing was sent: no server was found, no connection was free, the client was closed. A retry
+# of the driver that finds no server raises the error of its first try instead.
+_NEVER_SENT = (ServerSelectionTimeoutError, WaitQueueTimeoutError, InvalidOperation, ConfigurationError)
+_DUPLICATE = 11000
+# The driver keeps the limit by itself; this is for calls that wait for one of its threads as well.
+_GRACE_S = 0.5
+# A new index on a collection that has grown takes its time; the server builds on if we stop waiting.
+_INDEX_BUILD_S = 600.0
+# What is refused as a duplicate and then not found was deleted in between; twice is bad luck, more is a fault.
+_INSERT_TRIES = 3
+# Turns looked at in one go on the way down a branch: one answer of the server, some 200 bytes each.
+_WINDOW_LEAST, _WINDOW_MOST = 16, 256
+_EXPIRY_PAGE = 200
+
+
+def _index(*fields: str, unique: bool = False, only: Document | None = None) -> IndexModel:
+    """An index on fields, those with a minus in front downwards; with ``only`` of the documents that match it."""
+    keys = [(field.lstrip("-"), DESCENDING if field.startswith("-") else ASCENDING) for field in fields]
+    options: Document = {} if only is None else {"partialFilterExpression": only}
+    return IndexModel(keys, unique=unique, **options)
+
+
+_OPEN = {"state": "open"}
+INDEXES: Mapping[str, Sequence[IndexModel]] = {
+    "conversations": (
+        _index("tenant", "conversation", unique=True),
+        _index("tenant", "owner", "-updated_at", "-conversation"),
+        _index("tenant", "members.user", "-updated_at", "-conversation"),
+        _index("tenant", "visibility", "-updated_at", "-conversation", only={"visibility": "tenant"}),
+        _index("tenant", "-updated_at", "-conversation"),
+        _index("updated_at", "tenant", "conversation"),
+    ),
+    "requests": (
+        _index("tenant", "request", unique=True),
+        _index("tenant", "conversation", "ordinal"),
+        _index("tenant", "conversation", "message_ids"),
+        _index("created_at", "tenant", "request", only=_OPEN),
+        _index("tenant", "created_at", "request", only=_OPEN),
+        _index("tenant", "conversation", only=_OPEN),
+    ),
+    "usage": (_index("tenant", "request", "step", "attempt", unique=True),),
+    "feedback": (
+        _index("tenant", "request", "user", unique=True),
+        _index("tenant", "conversation"),
+    ),
+}
+"""What every look-up goes by. All begin with the tenant, so that sharding by tenant stays possible, but for the two
+that the node's own sweeps go by."""
+
+
+@dataclass
+class _Writing:
+    """A call that writes: its session, and how many of its writes may have been carried out."""
+
+    session: Session
+    sent: int = 0
+
+    async def do(self, write: Awaitable[T]) -> T:
+        """Await one write. It counts as sent unless it is certain that it was not."""
+        self.sent += 1
+        try:
+            return await write
+        except _NEVER_SENT:
+            self.sent -= 1
+            raise
+
+
+class MongoArchive:
+    """`Archive` on MongoDB. ``timeout_s`` is for each call as a whole."""
+
+    def __init__(self, url: str, database: str, *, timeout_s: float) -> None:
+        self._url = url
+        self._name = database
+        self._timeout_s = timeout_s
+        self._client: AsyncIOMotorClient[Document] | None = None
+
+    def __repr__(self) -> str:
+        return f"<MongoArchive {self._name} {'closed' if self._client is None else 'open'}>"
+
+    async def open(self) -> None:
+        self._client = self._connect()
+        try:
+            await self.ping()
+            await self._make_indexes()
+        except ArchiveUnavailable as error:
+            servers = self._client.delegate.topology_description.server_descriptions()
+            asked = ", ".join(f"{host}:{port}" for host, port in servers)
+            await self.aclose()
+            raise ArchiveUnavailable(f"{error} (storage.mongo_url: {asked})", unknown=error.unknown) from error
+
+    async def aclose(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    async def ping(self) -> None:
+        async with self._reading() as db:
+            await db.command("ping")  # commands go to the primary, without which nothing works
+
+    def _connect(self) -> AsyncIOMotorClient[Document]:
+        """The driver's client, which connects by itself when it is first used."""
+        limit_ms = max(1, round(self._timeout_s * 1000))
+        try:
+            return AsyncIOMotorClient(
+                self._url,
+                appname="turnwire",
+                serverSelectionTimeoutMS=limit_ms,
+                connectTimeoutMS=limit_ms,
+                socketTimeoutMS=limit_ms,
+                waitQueueTimeoutMS=limit_ms,
+            )
+        except (PyMongoError, ValueError) as error:
+            # The driver's own words may repeat parts of the address, in which there is a password.
+            reason = f"storage.mongo_url cannot be used ({type(error).__name__})"
+            raise ArchiveUnavailable(reason, unknown=False) from None
+
+    async def _make_indexes(self) -> None:
+        async with self._reading(_INDEX_BUILD_S) as db:
+            for name, indexes in INDEXES.items():
+                await db[name].create_indexes(list(indexes))
+
+    # --- conversations ---------------------------------------------------------------------------------
+
+    async def create_conversation(self, op: str, record: ConversationRecord) -> tuple[ConversationRecord, bool]:
+        key = {"tenant": record.tenant_id, "conversation": record.conversation_id}
+        async with self._writing() as (db, writing):
+            stands = await _insert_once(writing, db["conversations"], key, conversation_document(op, record))
+            return conversation_record(stands), stands["op"] == op
+
+    async def conversation(self, tenant_id: str, conversation_id: str) -> ConversationRecord | None:
+        async with self._reading() as db:
+            found = await db["conversations"].find_one({"tenant": tenant_id, "conversation": conversation_id})
+            return None if found is None else conversation_record(found)
+
+    async def list_conversations(
+        self, tenant_id: str, user_id: str | None, *, limit: int, before: str | None = None
+    ) -> ConversationPage:
+        chosen = {"tenant": tenant_id, "$and": [_visible_to(user_id), _older_than(before)]}
+        newest_first = [("updated_at", DESCENDING), ("conversation", DESCENDING)]
+        async with self._reading() as db:
+            found = await db["conversations"].find(chosen).sort(newest_first).limit(limit + 1).to_list(None)
+        items = [conversation_record(document) for document in found[:limit]]
+        more = len(found) > limit
+        return ConversationPage(items, f"{items[-1].updated_at}.{items[-1].conversation_id}" if more else None)
+
+    async def set_member(self, tenant_id: str, conversation_id: str, user_id: str, role: Role | None) -> bool:
+        key = {"tenant": tenant_id, "conversation": conversation_id}
+        member = {"user": user_id, "role": role}
+        # Change the role that is there, or else add one where there is none: each is one write, and one of them
+        # finds its document unless somebody else gives or takes the role of the same user in between.
+        changes: list[tuple[Document, Document]] = [
+            ({**key, "members.user": user_id}, {"$set": {"members.$.role": role}}),
+            ({**key, "members.user": {"$ne": user_id}}, {"$push": {"members": member}}),
+        ]
+        if role is None:
+            changes = [(key, {"$pull": {"members": {"user": user_id}}})]
+        async with self._writing() as (db, writing):
+            for chosen, change in changes * _INSERT_TRIES:
+                update = db["conversations"].update_one(chosen, change, session=writing.session)
+                if (await writing.do(update)).matched_count:
+                    return True
+            return False
+
+    async def delete_conversation(self, tenant_id: str, conversation_id: str) -> None:
+        key = {"tenant": tenant_id, "conversation": conversation_id}
+        async with self._writing() as (db, writing):
+            for name in ("feedback", "requests"):
+                await writing.do(db[name].delete_many(key, session=writing.session))
+            await writing.do(db["conversations"].delete_one(key, session=writing.session))
+
+    async def expire(self, before_ms: int, *, limit: int) -> Sequence[tuple[str, str]]:
+        expired: list[tuple[str, str]] = []
+        after: tuple[int, str, str] | None = None
+        async with self._reading() as db:
+            while len(expired) < limit:
+                page = await _unchanged_since(db["conversations"], before_ms, after)
+                keys = [(document["tenant"], document["conversation"]) for document in page]
+                busy = await _with_open_requests(db["requests"], keys)
+                expired += [key for key in keys if key not in busy]
+                if len(page) < _EXPIRY_PAGE:
+                    break
+                after = (page[-1]["updated_at"], *keys[-1])
+        return expired[:limit]
+
+    # --- requests --------------------------------------------------------------------------------------
+
+    async def insert_request(self, op: str, record: RequestRecord) -> tuple[RequestRecord, bool]:
+        key = {"tenant": record.tenant_id, "request": record.request_id}
+        async with self._writing() as (db, writing):
+            stands = await _insert_once(writing, db["requests"], key, request_document(op, record))
+            if stands["state"] == "open":  # else its conversation knows of it, see end_request
+                await _move_on(writing, db["conversations"], stands, stands["created_at"])
+            return request_record(stands), stands["op"] == op
+
+    async def request(self, tenant_id: str, request_id: str) -> RequestRecord | None:
+        async with self._reading() as db:
+            found = await db["requests"].find_one({"tenant": tenant_id, "request": request_id})
+            return None if found is None else request_record(found)
+
+    async def end_request(
+        self,
+        tenant_id: str,
+        request_id: str,
+        *,
+        ending: Mapping[str, Any],
+        answer: Message | None,
+        usage: Sequence[UsageRow],
+        run: int,
+        ended_at: int,
+    ) -> RequestRecord | None:
+        key = {"tenant": tenant_id, "request": request_id}
+        change = {"$set": ending_fields(ending, answer, run, ended_at), "$unset": {"checkpoint": ""}}
+        async with self._writing() as (db, writing):
+            requests = db["requests"]
+            found = await requests.find_one(key, session=writing.session)
+            # The ending comes last: once it stands nobody may come back to write what belongs to it.
+            await _insert_usage(writing, db["usage"], [usage_document(row, key, found, ended_at) for row in usage])
+            if found is not None and found["state"] != "open":
+                return request_record(found)
+            if found is not None:
+                await _move_on(writing, db["conversations"], found, ended_at)
+            # Also where none was found: a majority must have agreed that there is none.
+            end = requests.find_one_and_update(
+                {**key, **_OPEN}, change, return_document=ReturnDocument.AFTER, session=writing.session
+            )
+            stands = await writing.do(end) or await requests.find_one(key, session=writing.session)
+            return None if stands is None else request_record(stands)
+
+    async def park_request(self, tenant_id: str, request_id: str, *, checkpoint: Mapping[str, Any] | None) -> bool:
+        chosen = {"tenant": tenant_id, "request": request_id, **_OPEN}
+        change: Document = {"$unset": {"checkpoint": ""}}
+        if checkpoint is not None:
+            change = {"$set": {"checkpoint": orjson.dumps(checkpoint)}}
+        async with self._writing() as (db, writing):
+            update = db["requests"].update_one(chosen, change, session=writing.session)
+            return bool((await writing.do(update)).matched_count)
+
+    async def open_requests(
+        self, tenant_id: str | None = None, *, limit: int, after: tuple[int, str, str] | None = None
+    ) -> Sequence[RequestRecord]:
+        chosen: Document = {**_OPEN, **_beyond(("created_at", "tenant", "request"), after)}
+        if tenant_id is not None:
+            chosen["tenant"] = tenant_id
+        by_age = [("created_at", ASCENDING), ("tenant", ASCENDING), ("request", ASCENDING)]
+        async with self._reading() as db:
+            found = await db["requests"].find(chosen).sort(by_age).limit(limit).to_list(None)
+        return [request_record(document) for document in found]
+
+    # --- messages --------------------------------------------------------------------------------------
+
+    async def messages(
+        self,
+        tenant_id: str,
+        conversation_id: str,
+        *,
+        leaf: str | None,
+        limit: int,
+        max_bytes: int,
+        below: bool = False,
+        up_to_ordinal: int | None = None,
+        without: Sequence[str] = (),
+    ) -> MessagePage:
+        key = {"tenant": tenant_id, "conversation": conversation_id}
+        walk = BranchWalk(
+            leaf, limit=limit, max_bytes=max_bytes, below=below, up_to_ordinal=up_to_ordinal, without=without
+        )
+        window = min(max(limit, _WINDOW_LEAST), _WINDOW_MOST)
+        async with self._reading() as db:
+            await _walk(db["requests"], key, walk, window)
+            items = await _in_full(db["requests"], tenant_id, walk.chosen)
+        # A message that has gone since it was chosen went with its conversation.
+        return MessagePage([]) if items is None else MessagePage(items[::-1], walk.next)
+
+    async def message(self, tenant_id: str, conversation_id: str, message_id: str) -> Message | None:
+        key = {"tenant": tenant_id, "conversation": conversation_id, "message_ids": message_id}
+        async with self._reading() as db:
+            found = await db["requests"].find_one(key, {"input": True, "answer": True, "answer_id": True})
+        return None if found is None else message_in(found, is_answer=found["answer_id"] == message_id)
+
+    # --- the rest --------------------------------------------------------------------------------------
+
+    async def usage(self, tenant_id: str, request_id: str) -> Sequence[UsageRow]:
+        key = {"tenant": tenant_id, "request": request_id}
+        async with self._reading() as db:
+            found = await db["usage"].find(key).sort([("step", ASCENDING), ("attempt", ASCENDING)]).to_list(None)
+        return [usage_row(document) for document in found]
+
+    async def add_feedback(
+        self, tenant_id: str, request_id: str, user_id: str, *, rating: int | str, comment: str | None, at: int
+    ) -> bool:
+        key = {"tenant": tenant_id, "request": request_id}
+        async with self._writing() as (db, writing):
+            found = await db["requests"].find_one(key, {"conversation": True}, session=writing.session)
+            if found is None:
+                return False
+            said = {
+                "conversation": found["conversation"],
+                "rating": orjson.dumps(rating),
+                "comment": comment,
+                "at": at,
+            }
+            await _replace(writing, db["feedback"], {**key, "user": user_id}, said)
+            return True
+
+    # --- calls -----------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _reading(self, timeout_s: float | None = None) -> AsyncIterator[AsyncIOMotorDatabase[Document]]:
+        """A call that writes nothing, within its time. Raises `ArchiveUnavailable` for whatever goes wrong in it."""
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            with pymongo.timeout(limit_s), anyio.fail_after(limit_s + _GRACE_S):
+                yield self._database()
+        except (PyMongoError, TimeoutError) as error:
+            raise ArchiveUnavailable(_why(error), unknown=False) from error
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[tuple[AsyncIOMotorDatabase[Document], _Writing]]:
+        """A call that writes, within its time. Raises `ArchiveUnavailable` for whatever goes wrong in it."""
+        writing: _Writing | None = None
+        try:
+            with pymongo.timeout(self._timeout_s), anyio.fail_after(self._timeout_s + _GRACE_S):
+                db = self._database()
+                async with await db.client.start_session(causal_consistency=True) as session:
+                    writing = _Writing(session)
+                    yield db, writing
+        except (PyMongoError, TimeoutError) as error:
+            unknown = writing is not None and writing.sent > 0
+            raise ArchiveUnavailable(_why(error), unknown=unknown) from error
+
+    def _database(self) -> AsyncIOMotorDatabase[Document]:
+        if self._client is None:
+            raise ArchiveUnavailable("the archive is closed", unknown=False)
+        # Whatever the address says: these are what the contract stands on.
+        return self._client.get_database(
+            self._name,
+            write_concern=WriteConcern(w="majority", j=True),
+            read_concern=ReadConcern("majority"),
+            read_preference=ReadPreference.PRIMARY,
+        )
+
+
+# --- writes ----------------------------------------------------------------------------------------------
+
+
+async def _insert_once(writing: _Writing, collection: Collection, key: Document, document: Document) -> Document:
+    """Insert unless something with that key is there; returns what stands."""
+    for _ in range(_INSERT_TRIES):
+        try:
+            await writing.do(collection.insert_one(document, session=writing.session))
+        except DuplicateKeyError:
+            found = await collection.find_one(key, session=writing.session)
+            if found is not None:
+                return found
+        else:
+            return document
+    raise ArchiveUnavailable("a document is there and is not; it was deleted again and again")
+
+
+async def _replace(writing: _Writing, collection: Collection, key: Document, fields: Document) -> None:
+    """Set the fields of the document with that key, which is made when it is absent."""
+    for tries_left in reversed(range(_INSERT_TRIES)):
+        try:
+            await writing.do(collection.update_one(key, {"$set": fields}, upsert=True, session=writing.session))
+        except DuplicateKeyError:  # two made it at once
+            if not tries_left:
+                raise
+        else:
+            return
+
+
+async def _move_on(writing: _Writing, conversations: Collection, request: Mapping[str, Any], at: int) -> None:
+    """Tell the conversation of its request. One that is absent, because it was deleted, stays absent."""
+    key = {"tenant": request["tenant"], "conversation": request["conversation"]}
+    await writing.do(conversations.update_one(key, moving_on(request, at), session=writing.session))
+
+
+async def _insert_usage(writing: _Writing, ledger: Collection, rows: list[Document]) -> None:
+    """Insert the rows that are not there yet."""
+    if not rows:
+        return
+    try:
+        await writing.do(ledger.insert_many(rows, ordered=False, session=writing.session))
+    except BulkWriteError as error:
+        failed = error.details.get("writeErrors", ())
+        if error.details.get("writeConcernErrors") or any(one.get("code") != _DUPLICATE for one in failed):
+            raise
+
+
+# --- looks -----------------------------------------------------------------------------------------------
+
+
+def _visible_to(user_id: str | None) -> Document:
+    if user_id is None:
+        return {}
+    return {"$or": [{"owner": user_id}, {"visibility": "tenant"}, {"members.user": user_id}]}
+
+
+def _older_than(before: str | None) -> Document:
+    """What comes after a page's ``next``. Raises ValueError when it is none."""
+    if before is None:
+        return {}
+    at, dot, conversation_id = before.partition(".")
+    if not (dot and at.isascii() and at.isdigit() and conversation_id):
+        raise ValueError("not the `next` of an earlier page")
+    same_time = {"updated_at": int(at), "conversation": {"$lt": conversation_id}}
+    return {"updated_at": {"$lte": int(at)}, "$or": [{"updated_at": {"$lt": int(at)}}, same_time]}
+
+
+def _beyond(fields: tuple[str, str, str], after: tuple[int, str, str] | None) -> Document:
+    """What follows ``after`` in the ascending order of the fields; the first bound is for the index."""
+    if after is None:
+        return {}
+    first, second, third = fields
+    return {
+        first: {"$gte": after[0]},
+        "$or": [
+            {first: {"$gt": after[0]}},
+            {first: after[0], second: {"$gt": after[1]}},
+            {first: after[0], second: after[1], third: {"$gt": after[2]}},
+        ],
+    }
+
+
+async def _unchanged_since(
+    conversations: Collection, before_ms: int, after: tuple[int, str, str] | None
+) -> list[Document]:
+    order = ("updated_at", "tenant", "conversation")
+    chosen = {"$and": [{"updated_at": {"$lt": before_ms}}, _beyond(order, after)]}
+    by_age = [(field, ASCENDING) for field in order]
+    found = conversations.find(chosen, dict.fromkeys(order, True)).sort(by_age).limit(_EXPIRY_PAGE)
+    return await found.to_list(None)
+
+
+async def _with_open_requests(requests: Collection, keys: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Which of these conversations have a request that has not ended."""
+    if not keys:
+        return set()
+    by_tenant: dict[str, list[str]] = {}
+    for tenant, conversation in keys:
+        by_tenant.setdefault(tenant, []).append(conversation)
+    theirs = [{"tenant": tenant, "conversation": {"$in": names}} for tenant, names in by_tenant.items()]
+    found = await requests.find({**_OPEN, "$or": theirs}, {"tenant": True, "conversation": True}).to_list(None)
+    return {(document["tenant"], document["conversation"]) for document in found}
+
+
+async def _walk(requests: Collection, key: Document, walk: BranchWalk, window: int) -> None:
+    """Show the walk what it asks for, each time with the turns just below, among which most of the rest will be."""
+    while (wanted := walk.advance()) is not None:
+        found = await requests.find_one({**key, "message_ids": wanted}, OUTLINE)
+        if found is None:
+            return
+        below = {"$gte": found["ordinal"] - window, "$lt": found["ordinal"]}
+        neighbours = await requests.find({**key, "ordinal": below}, OUTLINE).to_list(None)
+        walk.add(outline(document) for document in (*neighbours, found))
+
+
+async def _in_full(requests: Collection, tenant_id: str, chosen: Sequence[Chosen]) -> list[Message] | None:
+    """The chosen messages in their order, or None when one of them is not there any more."""
+    if not chosen:
+        return []
+    ids = list({message.request_id for message in chosen})
+    fields = {"request": True, "input": True, "answer": True}
+    found = await requests.find({"tenant": tenant_id, "request": {"$in": ids}}, fields).to_list(None)
+    by_id = {document["request"]: document for document in found}
+    items = [message_in(by_id.get(message.request_id, {}), is_answer=message.is_answer) for message in chosen]
+    whole = [message for message in items if message is not None]
+    return whole if len(whole) == len(items) else None
+
+
+def _why(error: Exception) -> str:
+    """What went wrong, in words that hold neither an address's password nor anybody's data."""
+    match error:
+        case TimeoutError():
+            return "MongoDB did not answer in time"
+        case ServerSelectionTimeoutError():
+            return "MongoDB cannot be reached, or has no primary"
+        case OperationFailure():
+            return f"MongoDB refused: {(error.details or {}).get('codeName') or error.code or type(error).__name__}"
+        case _:
+            return f"MongoDB did not answer: {type(error).__name__}"
