@@ -18,12 +18,13 @@ ENV PATH=/opt/turnwire/bin:$PATH \
     TURNWIRE_SERVER__HOST=0.0.0.0 \
     TURNWIRE_SERVER__DATA_DIR=/data \
     TURNWIRE_AUTH__MODE=jwt
-USER turnwire
+USER 10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 8787
-# The process has drain_s (30 s) after SIGTERM: give it as long, e.g. `docker stop --time 35`.
+# The process has drain_s (30 s) after SIGTERM and hands over what is left: give it longer, e.g. `docker stop --time 45`.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8787/healthz', timeout=2)"]
+# One process is right for one core; on a larger machine: turnwire serve --workers N (needs Redis).
 CMD ["turnwire", "serve"]

@@ -1,46 +1,103 @@
-"""`turnwire check`: would the server start with this configuration, and do its backends answer?"""
+"""`turnwire check`: would the server start with this configuration, and do its backends answer?
+
+Each backend is asked twice: whether it takes a write now, with the time that took, and what it is (`describe` of the
+two ports). What must not be is judged by the engines, which refuse to open; here it is only shown.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import shutil
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import aiohttp
 import anyio
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from turnwire_server.archive.base import ArchiveUnavailable
 from turnwire_server.auth import build_authenticator
 from turnwire_server.cli.common import ConfigOption, read_settings
+from turnwire_server.eventlog.base import LogUnavailable
 from turnwire_server.settings import Deployment, Settings
 from turnwire_server.sqlite import Database, DatabaseUnavailable, DataInUse
 
 _PROVIDER_TIMEOUT_S = 5
+# A backend that fails over answers within this; one that does not is not to be waited for at a keyboard.
+_BACKEND_TIMEOUT_S = 10
 _LITTLE_SPACE_BYTES = 1024**3
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the table."""
+    """One line of the table, and what belongs to it on lines of its own."""
 
     what: str
     ok: bool
     said: str
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """What of a port is needed here; `EventLog` and `Archive` have it."""
+
+    async def ping(self) -> Sequence[str] | None:
+        """Raise unless a write could be done now; returns what of it does not answer, in words."""
+
+    async def describe(self) -> Mapping[str, str]:
+        """What an operator wants to know of it, by name."""
+
+
+OpenBackend = Callable[[], AbstractAsyncContextManager[Backend]]
 
 
 def check(config: ConfigOption = None) -> None:
     """Check configuration and backends; exit code 1 when something would not work."""
     settings = read_settings(config)
     findings = anyio.run(_check, settings)
-    table = Table("", "what", "result", box=None, header_style="dim")
-    for finding in findings:
-        table.add_row("[green]ok[/green]" if finding.ok else "[red]no[/red]", finding.what, finding.said)
-    Console(highlight=False).print(table)
+    Console(highlight=False).print(as_table(findings))
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+def as_table(findings: Sequence[Finding]) -> Table:
+    """The findings as they are shown."""
+    table = Table("", "what", "result", box=None, header_style="dim")
+    for finding in findings:
+        mark = "[green]ok[/green]" if finding.ok else "[red]no[/red]"
+        table.add_row(mark, escape(finding.what), escape(finding.said))
+        for name, value in finding.details.items():
+            table.add_row("", f"[dim]  {escape(name)}[/dim]", escape(value))
+    return table
+
+
+async def backend(what: str, open_backend: OpenBackend) -> Finding:
+    """A backend, opened as the server would open it, asked and closed again."""
+    try:
+        with anyio.fail_after(_BACKEND_TIMEOUT_S):
+            async with open_backend() as engine:
+                return await _asked(what, engine)
+    except (LogUnavailable, ArchiveUnavailable) as error:
+        return Finding(what, False, str(error))
+    except TimeoutError:
+        return Finding(what, False, f"does not answer within {_BACKEND_TIMEOUT_S} s")
+
+
+async def _asked(what: str, engine: Backend) -> Finding:
+    began = time.monotonic()
+    missing = await engine.ping()
+    answered_ms = (time.monotonic() - began) * 1000
+    details = await engine.describe()
+    if missing:
+        return Finding(what, False, "; ".join(missing), details)
+    return Finding(what, True, f"takes writes, answered in {answered_ms:.1f} ms", details)
 
 
 async def _check(settings: Settings) -> list[Finding]:

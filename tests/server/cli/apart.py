@@ -1,8 +1,8 @@
 """Workers that need no Redis: each has an embedded server of its own, in a folder named by its index.
 
-`python -m tests.server.cli.apart DATA_DIR PORT COUNT [FAULT]` is the parent; the port is shared and the figures are, but
-no conversation is. It prints the port once all are up. FAULT is what a worker does instead of serving: `fails`, `hangs`,
-`crashes`, each followed by the index it concerns and, after a second colon, whether only `again` (not the first time).
+`python -m tests.server.cli.apart DATA_DIR PORT COUNT` is the parent; the port is shared and the figures are, but no
+conversation is. It prints the port once all are up. $TURNWIRE_TEST_FAULT is what a worker does instead of serving:
+`fails`, `hangs` or `crashes`, a colon, the index it concerns, and perhaps `:again` when it is well the first time.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ SECRET = "a secret of the tests, long enough for HS256"
 WITHOUT_LOCAL_MODEL = (
     sys.executable,
     "-c",
-    "import turnwire_server.local_model as m; m.is_installed = lambda: False; from turnwire_server.cli import main; main()",
+    "import turnwire_server.local_model as m; m.is_installed = lambda: False\n"
+    "import turnwire_server.cli as c; c.main()",
 )
 
 
