@@ -78,6 +78,8 @@ class Supervisor:
         self._stop = anyio.Event()
         self._starting = anyio.CancelScope()
         self._figures: Path | None = None
+        self._has_lost_one = False
+        """Whether a worker that was asked to drain ended in another way."""
 
     async def run(self, started: Callable[[int], None], stopping: Callable[[], None]) -> int:
         """Start everything, call ``started`` with the port, and keep it running until a signal comes; the exit code.
@@ -98,7 +100,7 @@ class Supervisor:
                     finally:
                         await self._end_all()
                     tasks.cancel_scope.cancel()
-        return 0 if all(worker.ended_well for worker in self._workers) else 1
+        return 1 if self._has_lost_one else 0
 
     def _job(self, index: int, port: int) -> Job:
         assert self._figures is not None, "made by run"
@@ -156,6 +158,9 @@ class Supervisor:
         while True:
             how = await worker.gone()
             if self._stop.is_set():
+                if not worker.ended_well:
+                    self._has_lost_one = True
+                    logger.error("worker %s %s instead of draining", worker.name, how)
                 return
             deaths = 1 if worker.ran_s >= _SOUND_AFTER_S else deaths + 1
             while not await self._started_again(worker, how, restart_delay_s(deaths)):
@@ -205,10 +210,9 @@ class _Worker:
         self._command = command
         self.name = job.settings.server.node_id
         self.ended_well = True
-        """Whether its last process, if any, has drained or was not wanted any more before it listened."""
+        """Whether its last process has drained."""
         self._process: Process | None = None
         self._is_up = False
-        self._is_unwanted = False
         self._began = 0.0
         self.ran_s = 0.0
         """How long its last process ran."""
@@ -219,16 +223,18 @@ class _Worker:
 
     async def start(self) -> None:
         """Returns once it listens. Raises `CannotStart`, and then it is gone."""
-        self._is_up, self._is_unwanted, self._began = False, False, time.monotonic()
+        self._is_up, self._began = False, time.monotonic()
         # A session of its own: a Ctrl-C in the terminal is for the parent, which then asks.
-        self._process = await anyio.open_process(self._command, stderr=None, start_new_session=True)
+        try:
+            self._process = await anyio.open_process(self._command, stderr=None, start_new_session=True)
+        except OSError as error:
+            raise CannotStart(f"no process can be started: {error.strerror}") from error
         try:
             with anyio.fail_after(START_LIMIT_S):
                 error = await self._tell_and_hear(self._process)
         except TimeoutError:
             error = f"it did not start within {START_LIMIT_S:g} s"
         except BaseException:
-            self._is_unwanted = True
             self.kill()
             raise
         if error is None:
@@ -259,7 +265,7 @@ class _Worker:
         code = await process.wait()
         if process is self._process:
             self._process, self._is_up = None, False
-            self.ran_s, self.ended_well = time.monotonic() - self._began, code == 0 or self._is_unwanted
+            self.ran_s, self.ended_well = time.monotonic() - self._began, code == 0
             forget_worker(self._job.figures, self._job.index)
             await process.aclose()
         return _how(code)
@@ -269,7 +275,6 @@ class _Worker:
         if self._process is None:
             return
         if not self._is_up:
-            self._is_unwanted = True
             self.kill()
             return
         assert self._process.stdin is not None
