@@ -7,13 +7,13 @@ common is here: what is said at the start, what keeps a server from starting in 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import anyio
 import typer
@@ -35,7 +35,6 @@ from turnwire_server.telemetry.logs import configure_logging
 console = Console(highlight=False)
 
 _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
-_HOST_OF = re.compile(r"[^/]*//(?:[^/@]*@)?([^/?#]*)")
 # Answers that the small model on this machine can write at once without all of them crawling.
 _LOCAL_MODEL_STREAMS = 4
 
@@ -226,8 +225,7 @@ def _stores(settings: Settings) -> list[tuple[str, str]]:
 
 def _host_of(url: str) -> str:
     """Host and port, or several; what stands before and after them may be secret."""
-    found = _HOST_OF.match(url)
-    return found[1] if found else "an address of its own"
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _model(deployment: Deployment) -> str:

@@ -227,8 +227,8 @@ class _Worker:
         # A session of its own: a Ctrl-C in the terminal is for the parent, which then asks.
         try:
             self._process = await anyio.open_process(self._command, stderr=None, start_new_session=True)
-        except OSError as error:
-            raise CannotStart(f"no process can be started: {error.strerror}") from error
+        except OSError as refused:
+            raise CannotStart(f"no process can be started: {refused.strerror}") from refused
         try:
             with anyio.fail_after(START_LIMIT_S):
                 error = await self._tell_and_hear(self._process)
