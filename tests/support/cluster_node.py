@@ -20,7 +20,7 @@ from turnwire_server.telemetry.logs import configure_logging
 
 
 async def _main(tree: dict[str, Any], environ: dict[str, str]) -> None:
-    settings = build_settings(tree, {})
+    settings = build_settings(tree, environ)
     configure_logging(settings.server.log_level)
     with anyio.open_signal_receiver(signal.SIGTERM) as signals:
         async with running(settings, environ) as app:

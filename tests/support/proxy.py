@@ -125,7 +125,11 @@ class Proxy:
         except asyncio.CancelledError:
             client.close()
             raise
-        await loop.connect_accepted_socket(lambda: pair.client, client)
+        try:
+            await loop.connect_accepted_socket(lambda: pair.client, client)
+        except BaseException:
+            pair.target.reset()
+            raise
         self._pairs.add(pair)
         pair.join()
         if self._refusing:
@@ -196,6 +200,7 @@ class _Half(asyncio.Protocol):
         self._paused = False
         self._full = False
         self._reading = True
+        self._early: list[bytes] = []  # an event loop may still deliver after it was asked to pause
         self._due = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -204,20 +209,26 @@ class _Half(asyncio.Protocol):
         self.read_if_wanted()  # not before both halves are there
 
     def data_received(self, data: bytes) -> None:
-        assert self.other is not None, "nothing is read before the halves are joined"
+        if self.other is None or self._paused:
+            self._early.append(data)
+        else:
+            self._forward(self.other, data)
+
+    def _forward(self, other: _Half, data: bytes) -> None:
         ends = False
         if self._budget is not None:
             data = data[: self._budget]
             self._budget -= len(data)
             ends = self._budget == 0
-        self._later(partial(self.other.write, data))
+        self._later(partial(other.write, data))
         if ends:
             self._budget = None
             self._later(self.pair.client.close)
             self._later(self.pair.target.close)
 
     def eof_received(self) -> bool:
-        assert self.other is not None, "nothing is read before the halves are joined"
+        if self.other is None:
+            return False
         self._later(self.other.close)
         return True  # what is still on its way back is delivered
 
@@ -257,6 +268,10 @@ class _Half(asyncio.Protocol):
 
     def read_if_wanted(self) -> None:
         wanted = self.other is not None and not self._paused and not self._full
+        if self.other is not None and not self._paused:
+            early, self._early = self._early, []
+            for data in early:
+                self._forward(self.other, data)
         if self._transport is None or self.is_lost or wanted == self._reading:
             return
         self._reading = wanted

@@ -1,0 +1,168 @@
+"""Carrying out the faults of a schedule, each at its time, and taking all of them back in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from tests.chaos.client import ChaosClient
+from tests.chaos.records import Happened, Recorder
+from tests.chaos.schedule import Fault
+from tests.support.cluster import Cluster, Node
+from tests.support.mongo import MongoServer
+from tests.support.redis import RedisServer
+
+
+class Faults:
+    """Does to the cluster, its stores and its clients what a schedule says."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        clients: Sequence[ChaosClient],
+        redis: RedisServer | None,
+        mongo: MongoServer | None,
+        recorder: Recorder,
+    ) -> None:
+        self.happened: list[Happened] = []
+        self.notes: list[str] = []
+        self._cluster = cluster
+        self._clients = clients
+        self._redis = redis
+        self._mongo = mongo
+        self._recorder = recorder
+
+    async def run(self, faults: Sequence[Fault]) -> None:
+        """All of them, each at its own time."""
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for fault in faults:
+                group.create_task(self._at(fault, began))
+
+    async def _at(self, fault: Fault, began: float) -> None:
+        await asyncio.sleep(max(0.0, began + fault.at - time.monotonic()))
+        happened = Happened(fault.kind, fault.target, self._recorder.now(), 0.0)
+        self.happened.append(happened)
+        await self._carry_out(fault)
+        happened.ended = self._recorder.now()
+
+    async def _carry_out(self, fault: Fault) -> None:
+        if fault.kind.startswith("client"):
+            await self._on_client(self._clients[fault.number], fault)
+        elif fault.kind.startswith("node"):
+            await self._on_node(self._cluster.nodes[fault.number - 1], fault)
+        elif fault.target in ("redis", "mongo"):
+            await self._on_store(fault)
+        else:
+            await self._between(self._cluster.nodes[fault.number - 1], fault)
+
+    @staticmethod
+    async def _on_client(client: ChaosClient, fault: Fault) -> None:
+        if fault.kind == "client cut":
+            client.proxy.cut()
+        else:
+            client.proxy.pause()
+            await asyncio.sleep(fault.lasts)
+            client.proxy.resume()
+
+    async def _on_node(self, node: Node, fault: Fault) -> None:
+        if not node.is_up:
+            return
+        match fault.kind:
+            case "node pause":
+                node.stop()
+                await asyncio.sleep(fault.lasts)
+                node.cont()
+                return
+            case "node kill":
+                await node.kill()
+            case "node drain":
+                node.drain()
+                try:
+                    code = await node.gone()
+                    if code != 0:
+                        self.notes.append(f"{node.name} ended with {code} after SIGTERM at {self._recorder.now()}")
+                except TimeoutError:
+                    self.notes.append(f"{node.name} did not end after SIGTERM at {self._recorder.now()}")
+                    await node.kill()
+        await asyncio.sleep(fault.lasts)
+        await self._started(node)
+
+    async def _started(self, node: Node) -> None:
+        """Start a node, as a supervisor does: again, when its stores are away just then."""
+        for _ in range(20):
+            try:
+                return await node.start()
+            except Exception as error:
+                self.notes.append(f"(retried) {node.name} did not start at {self._recorder.now()}: {str(error)[-300:]}")
+                await asyncio.sleep(0.5)
+        raise RuntimeError(f"{node.name} does not start")
+
+    async def _on_store(self, fault: Fault) -> None:
+        match fault.kind:
+            case "redis kill" | "redis lose":
+                assert self._redis is not None
+                await self._redis.kill()
+                await asyncio.sleep(fault.lasts)
+                await self._redis.start(empty=fault.kind == "redis lose")
+            case "redis stop":
+                assert self._redis is not None
+                self._redis.stop()
+                await asyncio.sleep(fault.lasts)
+                self._redis.cont()
+            case "redis flushall":
+                assert self._redis is not None
+                await self._redis.flushall()
+            case "mongo kill":
+                assert self._mongo is not None
+                await self._mongo.kill()
+                await asyncio.sleep(fault.lasts)
+                await self._mongo.start()
+
+    @staticmethod
+    async def _between(node: Node, fault: Fault) -> None:
+        store, how = fault.kind.split(" ")
+        proxy = node.redis if store == "redis" else node.mongo
+        assert proxy is not None, "such faults are for clusters"
+        match how:
+            case "cut":
+                proxy.cut()
+                return
+            case "pause":
+                proxy.pause()
+            case "refuse":
+                proxy.refuse()
+            case "delay":
+                proxy.delay(0.01 + fault.lasts / 40)
+        await asyncio.sleep(fault.lasts)
+        proxy.resume()
+
+    async def heal(self) -> None:
+        """Everything works again."""
+        self._cluster.heal()
+        for client in self._clients:
+            client.proxy.resume()
+        if self._redis is not None:
+            with suppress(ProcessLookupError):
+                self._redis.cont()
+            if not self._redis.is_up:
+                await self._redis.start()
+        for node in self._cluster.nodes:
+            if not node.is_up:
+                await self._started(node)
+
+    async def drain_all(self) -> None:
+        """The end: every node gets SIGTERM and has to go in good order."""
+        for node in self._cluster.nodes:
+            node.drain()
+        for node in self._cluster.nodes:
+            try:
+                if (code := await node.gone()) != 0:
+                    name = signal.Signals(-code).name if code < 0 else code
+                    self.notes.append(f"{node.name} ended with {name} at the end of the round")
+            except TimeoutError:
+                self.notes.append(f"{node.name} did not end after SIGTERM at the end of the round")
+                await node.kill()
