@@ -15,8 +15,8 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class MongoServer:
         assert self._process is None, "it runs already"
         arguments = ["--host", "127.0.0.1", "--port", str(self.port), "--log-level", "WARNING"]
         # Without this an acknowledged write may be lost with the process, which MongoDB's journal does not allow.
-        arguments += ["--sync-on-commit", "--cache-size", "128M"]
+        arguments += ["--sync-on-commit", "--cache-size", "128M", "--enable-test-commands"]
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [PROGRAM, *arguments, "--storage-path", self._folder / "data"],
@@ -95,6 +95,23 @@ class MongoServer:
         """SIGCONT after `stop`; it then carries out what came meanwhile."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def failing(self, command: str, *, times: int | None = None, **how: Any) -> Iterator[None]:
+        """Inside the block the server answers ``command`` as ``how`` says, that many times or always.
+
+        As in MongoDB's own tests: ``errorCode=…``, ``closeConnection=True`` (without having done it), or
+        ``writeConcernError={…}`` (after having done it).
+        """
+        mode: Any = "alwaysOn" if times is None else {"times": times}
+        with pymongo.MongoClient[dict[str, Any]](self.url) as client:
+            client.admin.command(
+                "configureFailPoint", "failCommand", mode=mode, data={"failCommands": [command], **how}
+            )
+            try:
+                yield
+            finally:
+                client.admin.command("configureFailPoint", "failCommand", mode="off")
 
 
 @asynccontextmanager

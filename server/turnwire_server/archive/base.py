@@ -20,7 +20,7 @@ Role = Literal["viewer", "editor", "owner"]
 
 
 class ArchiveUnavailable(Exception):
-    """The archive did not answer. ``done`` is False when it is known that nothing was written."""
+    """The archive did not answer. ``unknown`` is False when it is known that nothing was written."""
 
     def __init__(self, message: str, *, unknown: bool = True) -> None:
         super().__init__(message)

@@ -22,16 +22,13 @@ import orjson
 import pymongo
 from motor.core import AgnosticClientSession
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
-from pymongo import ASCENDING, DESCENDING, IndexModel, ReadPreference, ReturnDocument
+from pymongo import ASCENDING, DESCENDING, IndexModel, ReadPreference
 from pymongo.errors import (
     BulkWriteError,
-    ConfigurationError,
     DuplicateKeyError,
-    InvalidOperation,
     OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
-    WaitQueueTimeoutError,
 )
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
@@ -54,6 +51,7 @@ from .mongo_documents import (
     conversation_document,
     conversation_record,
     ending_fields,
+    identity,
     message_in,
     moving_on,
     outline,
@@ -67,9 +65,9 @@ T = TypeVar("T")
 Session = AgnosticClientSession
 Collection = AsyncIOMotorCollection[Document]
 
-# Errors after which nothing was sent: no server was found, no connection was free, the client was closed. A retry
-# of the driver that finds no server raises the error of its first try instead.
-_NEVER_SENT = (ServerSelectionTimeoutError, WaitQueueTimeoutError, InvalidOperation, ConfigurationError)
+# After this one nothing was sent. A retry of the driver that finds no server raises the error of its first try
+# instead; other errors that come before anything is sent may hide a first try.
+_NEVER_SENT = ServerSelectionTimeoutError
 _DUPLICATE = 11000
 # The driver keeps the limit by itself; this is for calls that wait for one of its threads as well.
 _GRACE_S = 0.5
@@ -92,7 +90,6 @@ def _index(*fields: str, unique: bool = False, only: Document | None = None) -> 
 _OPEN = {"state": "open"}
 INDEXES: Mapping[str, Sequence[IndexModel]] = {
     "conversations": (
-        _index("tenant", "conversation", unique=True),
         _index("tenant", "owner", "-updated_at", "-conversation"),
         _index("tenant", "members.user", "-updated_at", "-conversation"),
         _index("tenant", "visibility", "-updated_at", "-conversation", only={"visibility": "tenant"}),
@@ -100,7 +97,6 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
         _index("updated_at", "tenant", "conversation"),
     ),
     "requests": (
-        _index("tenant", "request", unique=True),
         _index("tenant", "conversation", "ordinal"),
         _index("tenant", "conversation", "message_ids"),
         _index("created_at", "tenant", "request", only=_OPEN),
@@ -113,8 +109,7 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
         _index("tenant", "conversation"),
     ),
 }
-"""What every look-up goes by. All begin with the tenant, so that sharding by tenant stays possible, but for the two
-that the node's own sweeps go by."""
+"""What look-ups go by besides `_id`. They begin with the tenant, but for the two that the node's own sweeps go by."""
 
 
 @dataclass
@@ -191,20 +186,19 @@ class MongoArchive:
     # --- conversations ---------------------------------------------------------------------------------
 
     async def create_conversation(self, op: str, record: ConversationRecord) -> tuple[ConversationRecord, bool]:
-        key = {"tenant": record.tenant_id, "conversation": record.conversation_id}
         async with self._writing() as (db, writing):
-            stands = await _insert_once(writing, db["conversations"], key, conversation_document(op, record))
+            stands = await _insert_once(writing, db["conversations"], conversation_document(op, record))
             return conversation_record(stands), stands["op"] == op
 
     async def conversation(self, tenant_id: str, conversation_id: str) -> ConversationRecord | None:
         async with self._reading() as db:
-            found = await db["conversations"].find_one({"tenant": tenant_id, "conversation": conversation_id})
+            found = await db["conversations"].find_one({"_id": identity(tenant_id, conversation_id)})
             return None if found is None else conversation_record(found)
 
     async def list_conversations(
         self, tenant_id: str, user_id: str | None, *, limit: int, before: str | None = None
     ) -> ConversationPage:
-        chosen = {"tenant": tenant_id, "$and": [_visible_to(user_id), _older_than(before)]}
+        chosen = _all_of({"tenant": tenant_id}, _visible_to(user_id), _older_than(before))
         newest_first = [("updated_at", DESCENDING), ("conversation", DESCENDING)]
         async with self._reading() as db:
             found = await db["conversations"].find(chosen).sort(newest_first).limit(limit + 1).to_list(None)
@@ -213,7 +207,7 @@ class MongoArchive:
         return ConversationPage(items, f"{items[-1].updated_at}.{items[-1].conversation_id}" if more else None)
 
     async def set_member(self, tenant_id: str, conversation_id: str, user_id: str, role: Role | None) -> bool:
-        key = {"tenant": tenant_id, "conversation": conversation_id}
+        key = {"_id": identity(tenant_id, conversation_id)}
         member = {"user": user_id, "role": role}
         # Change the role that is there, or else add one where there is none: each is one write, and one of them
         # finds its document unless somebody else gives or takes the role of the same user in between.
@@ -235,7 +229,8 @@ class MongoArchive:
         async with self._writing() as (db, writing):
             for name in ("feedback", "requests"):
                 await writing.do(db[name].delete_many(key, session=writing.session))
-            await writing.do(db["conversations"].delete_one(key, session=writing.session))
+            last = {"_id": identity(tenant_id, conversation_id)}
+            await writing.do(db["conversations"].delete_one(last, session=writing.session))
 
     async def expire(self, before_ms: int, *, limit: int) -> Sequence[tuple[str, str]]:
         expired: list[tuple[str, str]] = []
@@ -254,16 +249,15 @@ class MongoArchive:
     # --- requests --------------------------------------------------------------------------------------
 
     async def insert_request(self, op: str, record: RequestRecord) -> tuple[RequestRecord, bool]:
-        key = {"tenant": record.tenant_id, "request": record.request_id}
         async with self._writing() as (db, writing):
-            stands = await _insert_once(writing, db["requests"], key, request_document(op, record))
+            stands = await _insert_once(writing, db["requests"], request_document(op, record))
             if stands["state"] == "open":  # else its conversation knows of it, see end_request
                 await _move_on(writing, db["conversations"], stands, stands["created_at"])
             return request_record(stands), stands["op"] == op
 
     async def request(self, tenant_id: str, request_id: str) -> RequestRecord | None:
         async with self._reading() as db:
-            found = await db["requests"].find_one({"tenant": tenant_id, "request": request_id})
+            found = await db["requests"].find_one({"_id": identity(tenant_id, request_id)})
             return None if found is None else request_record(found)
 
     async def end_request(
@@ -277,26 +271,29 @@ class MongoArchive:
         run: int,
         ended_at: int,
     ) -> RequestRecord | None:
-        key = {"tenant": tenant_id, "request": request_id}
-        change = {"$set": ending_fields(ending, answer, run, ended_at), "$unset": {"checkpoint": ""}}
+        key = {"_id": identity(tenant_id, request_id)}
+        fields = ending_fields(ending, answer, run, ended_at)
         async with self._writing() as (db, writing):
             requests = db["requests"]
             found = await requests.find_one(key, session=writing.session)
             # The ending comes last: once it stands nobody may come back to write what belongs to it.
-            await _insert_usage(writing, db["usage"], [usage_document(row, key, found, ended_at) for row in usage])
+            rows = [usage_document(tenant_id, request_id, row, found, ended_at) for row in usage]
+            await _insert_usage(writing, db["usage"], rows)
             if found is not None and found["state"] != "open":
                 return request_record(found)
             if found is not None:
                 await _move_on(writing, db["conversations"], found, ended_at)
             # Also where none was found: a majority must have agreed that there is none.
-            end = requests.find_one_and_update(
-                {**key, **_OPEN}, change, return_document=ReturnDocument.AFTER, session=writing.session
-            )
-            stands = await writing.do(end) or await requests.find_one(key, session=writing.session)
+            change = {"$set": fields, "$unset": {"checkpoint": ""}}
+            end = requests.update_one({**key, **_OPEN}, change, session=writing.session)
+            by_me = (await writing.do(end)).matched_count == 1
+            if by_me and found is not None:  # nothing but its checkpoint can have changed since
+                return request_record({**found, **fields, "checkpoint": None})
+            stands = await requests.find_one(key, session=writing.session)
             return None if stands is None else request_record(stands)
 
     async def park_request(self, tenant_id: str, request_id: str, *, checkpoint: Mapping[str, Any] | None) -> bool:
-        chosen = {"tenant": tenant_id, "request": request_id, **_OPEN}
+        chosen = {"_id": identity(tenant_id, request_id), **_OPEN}
         change: Document = {"$unset": {"checkpoint": ""}}
         if checkpoint is not None:
             change = {"$set": {"checkpoint": orjson.dumps(checkpoint)}}
@@ -307,9 +304,8 @@ class MongoArchive:
     async def open_requests(
         self, tenant_id: str | None = None, *, limit: int, after: tuple[int, str, str] | None = None
     ) -> Sequence[RequestRecord]:
-        chosen: Document = {**_OPEN, **_beyond(("created_at", "tenant", "request"), after)}
-        if tenant_id is not None:
-            chosen["tenant"] = tenant_id
+        theirs = {} if tenant_id is None else {"tenant": tenant_id}
+        chosen = {**_OPEN, **theirs, **_beyond(("created_at", "tenant", "request"), after)}
         by_age = [("created_at", ASCENDING), ("tenant", ASCENDING), ("request", ASCENDING)]
         async with self._reading() as db:
             found = await db["requests"].find(chosen).sort(by_age).limit(limit).to_list(None)
@@ -357,7 +353,7 @@ class MongoArchive:
     async def add_feedback(
         self, tenant_id: str, request_id: str, user_id: str, *, rating: int | str, comment: str | None, at: int
     ) -> bool:
-        key = {"tenant": tenant_id, "request": request_id}
+        key = {"_id": identity(tenant_id, request_id)}
         async with self._writing() as (db, writing):
             found = await db["requests"].find_one(key, {"conversation": True}, session=writing.session)
             if found is None:
@@ -368,7 +364,8 @@ class MongoArchive:
                 "comment": comment,
                 "at": at,
             }
-            await _replace(writing, db["feedback"], {**key, "user": user_id}, said)
+            his = {"tenant": tenant_id, "request": request_id, "user": user_id}
+            await _replace(writing, db["feedback"], his, said)
             return True
 
     # --- calls -----------------------------------------------------------------------------------------
@@ -412,13 +409,13 @@ class MongoArchive:
 # --- writes ----------------------------------------------------------------------------------------------
 
 
-async def _insert_once(writing: _Writing, collection: Collection, key: Document, document: Document) -> Document:
-    """Insert unless something with that key is there; returns what stands."""
+async def _insert_once(writing: _Writing, collection: Collection, document: Document) -> Document:
+    """Insert unless something with that ``_id`` is there; returns what stands."""
     for _ in range(_INSERT_TRIES):
         try:
             await writing.do(collection.insert_one(document, session=writing.session))
         except DuplicateKeyError:
-            found = await collection.find_one(key, session=writing.session)
+            found = await collection.find_one({"_id": document["_id"]}, session=writing.session)
             if found is not None:
                 return found
         else:
@@ -440,7 +437,7 @@ async def _replace(writing: _Writing, collection: Collection, key: Document, fie
 
 async def _move_on(writing: _Writing, conversations: Collection, request: Mapping[str, Any], at: int) -> None:
     """Tell the conversation of its request. One that is absent, because it was deleted, stays absent."""
-    key = {"tenant": request["tenant"], "conversation": request["conversation"]}
+    key = {"_id": identity(request["tenant"], request["conversation"])}
     await writing.do(conversations.update_one(key, moving_on(request, at), session=writing.session))
 
 
@@ -457,6 +454,12 @@ async def _insert_usage(writing: _Writing, ledger: Collection, rows: list[Docume
 
 
 # --- looks -----------------------------------------------------------------------------------------------
+
+
+def _all_of(*conditions: Document) -> Document:
+    """What meets all of them; an empty one admits everything."""
+    said = [condition for condition in conditions if condition]
+    return said[0] if len(said) == 1 else {"$and": said}
 
 
 def _visible_to(user_id: str | None) -> Document:
@@ -495,7 +498,7 @@ async def _unchanged_since(
     conversations: Collection, before_ms: int, after: tuple[int, str, str] | None
 ) -> list[Document]:
     order = ("updated_at", "tenant", "conversation")
-    chosen = {"$and": [{"updated_at": {"$lt": before_ms}}, _beyond(order, after)]}
+    chosen = _all_of({"updated_at": {"$lt": before_ms}}, _beyond(order, after))
     by_age = [(field, ASCENDING) for field in order]
     found = conversations.find(chosen, dict.fromkeys(order, True)).sort(by_age).limit(_EXPIRY_PAGE)
     return await found.to_list(None)
@@ -528,9 +531,9 @@ async def _in_full(requests: Collection, tenant_id: str, chosen: Sequence[Chosen
     """The chosen messages in their order, or None when one of them is not there any more."""
     if not chosen:
         return []
-    ids = list({message.request_id for message in chosen})
+    ids = list({identity(tenant_id, message.request_id) for message in chosen})
     fields = {"request": True, "input": True, "answer": True}
-    found = await requests.find({"tenant": tenant_id, "request": {"$in": ids}}, fields).to_list(None)
+    found = await requests.find({"_id": {"$in": ids}}, fields).to_list(None)
     by_id = {document["request"]: document for document in found}
     items = [message_in(by_id.get(message.request_id, {}), is_answer=message.is_answer) for message in chosen]
     whole = [message for message in items if message is not None]

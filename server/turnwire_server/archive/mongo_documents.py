@@ -2,6 +2,9 @@
 
 What is looked up by has fields of its own. Everything free in form (specs, messages, endings, metadata, checkpoints)
 is JSON in bytes: its keys may hold dots, dollars or nothing at all, which BSON and update operators give a meaning.
+
+A conversation and a request are found by their ``_id``, made of the tenant's and their own. That index is there
+anyway and unique: it is what decides that something is inserted once.
 """
 
 from __future__ import annotations
@@ -23,6 +26,11 @@ OUTLINE = {**dict.fromkeys(_OUTLINED, True), "_id": False}
 """The projection that `outline` reads."""
 
 
+def identity(tenant_id: str, name: str) -> str:
+    """The ``_id`` of what ``name`` means to a tenant: as JSON, since two texts must never run into each other."""
+    return orjson.dumps([tenant_id, name]).decode()
+
+
 def encode(message: Message) -> bytes:
     return orjson.dumps(to_wire(message))
 
@@ -30,6 +38,7 @@ def encode(message: Message) -> bytes:
 def conversation_document(op: str, record: ConversationRecord) -> Document:
     """A new conversation, without members and requests. Members are a list because names make no keys."""
     return {
+        "_id": identity(record.tenant_id, record.conversation_id),
         "tenant": record.tenant_id,
         "conversation": record.conversation_id,
         "owner": record.owner_id,
@@ -65,6 +74,7 @@ def request_document(op: str, record: RequestRecord) -> Document:
     """A new request with its input: the one document that decides. What follows from it is written after it."""
     user_message = encode(record.input)
     return {
+        "_id": identity(record.tenant_id, record.request_id),
         "tenant": record.tenant_id,
         "request": record.request_id,
         "conversation": record.conversation_id,
@@ -137,11 +147,14 @@ def moving_on(request: Mapping[str, Any], at: int) -> list[Document]:
     ]
 
 
-def usage_document(row: UsageRow, key: Mapping[str, str], request: Mapping[str, Any] | None, at: int) -> Document:
+def usage_document(
+    tenant_id: str, request_id: str, row: UsageRow, request: Mapping[str, Any] | None, at: int
+) -> Document:
     """A row of the ledger with whose it is, as far as that is known."""
     owner = request or {}
     return {
-        **key,
+        "tenant": tenant_id,
+        "request": request_id,
         **{name: getattr(row, name) for name in UsageRow.__slots__},
         "user": owner.get("user"),
         "conversation": owner.get("conversation"),

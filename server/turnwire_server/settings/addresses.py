@@ -13,21 +13,18 @@ from pydantic import AfterValidator, SecretStr
 
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
 _ONE = re.compile(rf"{_HOST}(?::\d{{1,5}})?")
-_SEVERAL = re.compile(rf"{_HOST}:\d{{1,5}}(?:,{_HOST}:\d{{1,5}})*")
 _LISTED = re.compile(rf"{_HOST}(?::\d{{1,5}})?(?:,{_HOST}(?::\d{{1,5}})?)*")
-# Per scheme: what the hosts and the path must look like, and the form in words.
+_DATABASE = re.compile(r"(?:/\d*)?")
+_SERVICE = re.compile(r"/[^/]+(?:/\d+)?")
+_NOTHING = re.compile(r"/?")
+# Per scheme without TLS: what the hosts and the path must look like, and the form in words.
 _REDIS = {
-    "redis": (_ONE, re.compile(r"(?:/\d*)?"), "redis://[user:password@]host[:port][/db]"),
-    "rediss": (_ONE, re.compile(r"(?:/\d*)?"), "rediss://[user:password@]host[:port][/db]"),
-    "redis+sentinel": (
-        _SEVERAL,
-        re.compile(r"/[^/]+(?:/\d+)?"),
-        "redis+sentinel://[user:password@]host:port,host:port/service[/db]",
-    ),
-    "redis+cluster": (_SEVERAL, re.compile(r"/?"), "redis+cluster://[user:password@]host:port,host:port"),
-    "rediss+cluster": (_SEVERAL, re.compile(r"/?"), "rediss+cluster://[user:password@]host:port,host:port"),
+    "redis": (_ONE, _DATABASE, "[user:password@]host[:port][/db]"),
+    "redis+sentinel": (_LISTED, _SERVICE, "[user:password@]host:port,host:port/service[/db]"),
+    "redis+cluster": (_LISTED, _NOTHING, "[user:password@]host:port,host:port"),
 }
-_ANY_REDIS = f"must begin with {', '.join(f'{scheme}://' for scheme in _REDIS)}"
+_SCHEMES = {scheme: scheme for scheme in _REDIS} | {scheme.replace("redis", "rediss"): scheme for scheme in _REDIS}
+_ANY_REDIS = f"must begin with {', '.join(f'{scheme}://' for scheme in _SCHEMES)}"
 
 
 def is_one_redis(address: SecretStr) -> bool:
@@ -44,12 +41,12 @@ def passwords_in(address: SecretStr) -> tuple[str, ...]:
 
 def _redis_address(address: SecretStr) -> SecretStr:
     parts = _split(address)
-    if parts is None or parts.scheme not in _REDIS:
+    if parts is None or parts.scheme not in _SCHEMES:
         raise ValueError(_ANY_REDIS)
-    hosts, path, form = _REDIS[parts.scheme]
-    is_formed = hosts.fullmatch(_hosts(parts)) and path.fullmatch(parts.path)
-    if not is_formed or parts.query or parts.fragment:
-        raise ValueError(f"must look like {form}; special characters of a password are written as %XX")
+    hosts, path, form = _REDIS[_SCHEMES[parts.scheme]]
+    is_formed = hosts.fullmatch(_hosts(parts)) and path.fullmatch(parts.path) and not parts.fragment
+    if not is_formed or not all(option.startswith("ssl_") for option in parts.query.split("&") if option):
+        raise ValueError(f"must look like {parts.scheme}://{form}; special characters of a password are written as %XX")
     return address
 
 

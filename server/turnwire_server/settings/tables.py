@@ -105,10 +105,10 @@ class StorageSettings(Section):
     """The log and the archive: embedded, or clustered when both addresses are set."""
 
     redis_url: RedisAddress | None = None
-    """Address of the clustered log: `redis://[user:password@]host[:port][/db]` for one server (`rediss://` with
-    TLS), `redis+sentinel://[user:password@]host:port,host:port/service[/db]` for a set watched by Sentinels,
-    `redis+cluster://host:port,host:port` for a Redis Cluster (`rediss+cluster://` with TLS). Redis 7 or later.
-    Absent: the log is embedded in `data_dir`."""
+    """Address of the clustered log: `redis://[user:password@]host[:port][/db]` for one server,
+    `redis+sentinel://[user:password@]host:port,host:port/service[/db]` for a set watched by Sentinels,
+    `redis+cluster://[user:password@]host:port,host:port` for a Redis Cluster; with TLS `rediss` in place of
+    `redis`. Redis 7 or later. Absent: the log is embedded in `data_dir`."""
     redis_prefix: Name = "tw"
     """Text that the names of all keys begin with, so that several installations can share a server."""
     redis_durability: Literal["always", "everysec"] = "everysec"

@@ -170,7 +170,8 @@ def test_one_clustered_engine_without_the_other_is_refused(given: str, absent: s
         "redis+sentinel://a:26379,b:26379/main",
         "redis+sentinel://:pw@a:26379/main/2",
         "redis+cluster://a:7000,b:7001",
-        "rediss+cluster://u:p@[fd00::1]:7000",
+        "rediss+cluster://u:p@[fd00::1]:7000,b",
+        "rediss+sentinel://a/main?ssl_ca_certs=/etc/ssl/ca.pem",
     ],
 )
 def test_every_form_of_a_redis_address_is_accepted(address: str) -> None:
@@ -196,14 +197,14 @@ def test_every_form_of_a_mongodb_address_is_accepted(address: str) -> None:
 @pytest.mark.parametrize(
     ("key", "address", "expected"),
     [
-        ("redis_url", "hunter22", "must begin with redis://, rediss://, redis+sentinel://, redis+cluster://"),
+        ("redis_url", "hunter22", "must begin with redis://, redis+sentinel://, redis+cluster://, rediss://"),
         ("redis_url", "http://hunter22@r", "must begin with redis://"),
         ("redis_url", "redis://hunter22@", "must look like redis://[user:password@]host[:port][/db]"),
         ("redis_url", "redis://:hunter/22@r", "special characters of a password are written as %XX"),
         ("redis_url", "redis://a:1,b:2?hunter22", "must look like redis://"),
         ("redis_url", "redis://a:1/one?password=hunter22", "must look like redis://"),
         ("redis_url", "redis+sentinel://:hunter22@a:1,b:2", "must look like redis+sentinel://"),
-        ("redis_url", "redis+cluster://:hunter22@a", "must look like redis+cluster://"),
+        ("redis_url", "redis+cluster://:hunter22@a/1", "must look like redis+cluster://"),
         ("redis_url", "redis://[hunter22", "must begin with redis://"),
         ("mongo_url", "hunter22", "must begin with mongodb:// or mongodb+srv://"),
         ("mongo_url", "mongodb://u:hunter/22@m", "must look like mongodb://"),
