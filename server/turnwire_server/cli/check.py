@@ -78,16 +78,16 @@ def as_table(findings: Sequence[Finding]) -> Table:
     return table
 
 
-async def backend(what: str, open_backend: OpenBackend) -> Finding:
+async def backend(what: str, open_backend: OpenBackend, *, timeout_s: float = _BACKEND_TIMEOUT_S) -> Finding:
     """A backend, opened as the server would open it, asked and closed again."""
     try:
-        with anyio.fail_after(_BACKEND_TIMEOUT_S):
+        with anyio.fail_after(timeout_s):
             async with open_backend() as engine:
                 return await _asked(what, engine)
     except (LogUnavailable, ArchiveUnavailable) as error:
         return Finding(what, False, str(error))
     except TimeoutError:
-        return Finding(what, False, f"does not answer within {_BACKEND_TIMEOUT_S} s")
+        return Finding(what, False, f"does not answer within {timeout_s:g} s")
 
 
 async def _asked(what: str, engine: Backend) -> Finding:
