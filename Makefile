@@ -76,3 +76,9 @@ bench: $(VENV)/.dev
 
 clean:
 	rm -rf $(VENV) $(MONGO) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# Kills, pauses and cuts at random for SECONDS, from SEED on; stops at the first thing that does not hold.
+SECONDS ?= 60
+.PHONY: chaos
+chaos: $(VENV)/.dev $(MONGO)/.installed redis-server
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(CHAOS)

@@ -100,7 +100,7 @@ def one_owner_at_a_time(evidence: Evidence, seen: Seen) -> Iterator[Violation]:
         runs = [event["run"] for event in events if event.get("run") is not None]
         for earlier, later in pairwise(runs):
             if later < earlier:
-                yield Violation(3, f"run {earlier} goes on after {later} began", request_id, conversation)
+                yield Violation(3, f"run {later} goes on after {earlier} began", request_id, conversation)
 
 
 def one_ending(evidence: Evidence, seen: Seen) -> Iterator[Violation]:

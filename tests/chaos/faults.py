@@ -34,6 +34,8 @@ class Faults:
         self._redis = redis
         self._mongo = mongo
         self._recorder = recorder
+        # A node that is just starting is left in peace until it is up: whatever comes next to it waits.
+        self._locks = {node.name: asyncio.Lock() for node in cluster.nodes}
 
     async def run(self, faults: Sequence[Fault]) -> None:
         """All of them, each at its own time."""
@@ -44,6 +46,13 @@ class Faults:
 
     async def _at(self, fault: Fault, began: float) -> None:
         await asyncio.sleep(max(0.0, began + fault.at - time.monotonic()))
+        if fault.target in self._locks:
+            async with self._locks[fault.target]:
+                await self._recorded(fault)
+        else:
+            await self._recorded(fault)
+
+    async def _recorded(self, fault: Fault) -> None:
         happened = Happened(fault.kind, fault.target, self._recorder.now(), 0.0)
         self.happened.append(happened)
         await self._carry_out(fault)
@@ -69,8 +78,6 @@ class Faults:
             client.proxy.resume()
 
     async def _on_node(self, node: Node, fault: Fault) -> None:
-        if not node.is_up:
-            return
         match fault.kind:
             case "node pause":
                 node.stop()

@@ -125,14 +125,15 @@ async def run_round(schedule: Schedule, mode: Mode, directory: Path) -> Evidence
 async def _chaos(world: World, faults: Faults, schedule: Schedule) -> None:
     """Clients and faults, until the time is up and the clients have seen through what they began."""
 
-    async def close() -> None:
-        await asyncio.sleep(schedule.seconds)
+    async def break_things() -> None:
+        async with asyncio.TaskGroup() as both:
+            both.create_task(faults.run(schedule.faults))
+            both.create_task(asyncio.sleep(schedule.seconds))
         await faults.heal()
         world.closing.set()
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(faults.run(schedule.faults))
-        group.create_task(close())
+        group.create_task(break_things())
         for client, acts in zip(world.clients, schedule.acts, strict=True):
             group.create_task(client.run(acts))
 

@@ -246,7 +246,7 @@ def _acts(
     weights = _WATCHING if watches else _ACTS
     made, at = 0, 0.0
     while at < seconds:
-        wait = round(rng.uniform(0.05, 1.8), 2)
+        wait = round(rng.uniform(0.05, 1.3), 2)
         at += wait
         kind = rng.choices(list(weights), list(weights.values()))[0]
         if kind == "create":

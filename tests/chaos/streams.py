@@ -290,7 +290,7 @@ class Reader:
 
     def _note_delta(self, conversation: str, epoch: str, event: Message) -> None:
         part = event.get("call_id", event.get("part"))
-        first, last = event.get("from_seq", event["seq"]), event["seq"]
+        first, last = _covered(event)
         span = _Span(first, last, event["offset"], event["text"].encode("utf-16-le", "surrogatepass"), self._number)
         spans = self._spans[conversation, epoch, event["request_id"], part]
         other = spans.setdefault((first, last), span)
@@ -304,7 +304,7 @@ class Reader:
         view.unsure |= connection.muted.keys()
         if view.fold is None:
             expected = view.seq + 1
-            for first, last in sorted((e.get("from_seq", e["seq"]), e["seq"]) for e in fresh):
+            for first, last in sorted(map(_covered, fresh)):
                 if first > expected:
                     self._wrong(7, f"seq {expected} is missing before {first}", "", conversation)
                 expected = max(expected, last + 1)
@@ -431,6 +431,12 @@ class Reader:
                     self._number = other.record
                     text = f"deltas at {one.first}..{one.last} and {other.first}..{other.last} of {epoch} differ"
                     self._wrong(1, text, request_id, conversation, one.record)
+
+
+def _covered(event: Message) -> tuple[int, int]:
+    """The seqs that an event stands for, first and last."""
+    last: int = event["seq"]
+    return event.get("from_seq") or last, last
 
 
 def _overlapping(spans: Sequence[_Span]) -> Iterator[tuple[_Span, _Span]]:

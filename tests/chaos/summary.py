@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
-from tests.chaos.records import Evidence
+from tests.chaos.records import Evidence, Message
 from tests.chaos.streams import Seen
 
 _LONGEST_LOOK_S = 60.0
@@ -46,22 +46,23 @@ def worst_recovery(evidence: Evidence) -> tuple[float, str, str]:
 
 
 def _event_times(evidence: Evidence) -> Mapping[str, list[float]]:
-    """When each event of a request was first shown to anybody."""
+    """When each event of a request was first shown to anybody, from its start on: waiting in a queue is no recovery."""
     times: dict[str, list[float]] = defaultdict(list)
     shown: set[tuple[str, int]] = set()
-    for at, request_id, seq in _shown(evidence):
-        if (request_id, seq) not in shown:
+    for at, event in _shown(evidence):
+        request_id, seq = event["request_id"], event["seq"]
+        if (request_id, seq) not in shown and (request_id in times or event["type"] == "message.started"):
             shown.add((request_id, seq))
             times[request_id].append(at)
     return times
 
 
-def _shown(evidence: Evidence) -> Iterator[tuple[float, str, int]]:
+def _shown(evidence: Evidence) -> Iterator[tuple[float, Message]]:
     for record in evidence.records:
         if record.kind == "frame":
             for message in record.messages:
                 if "seq" in message and "verdict" not in message and "request_id" in message:
-                    yield record.at, message["request_id"], message["seq"]
+                    yield record.at, message
 
 
 def _counts(counter: Counter[str]) -> str:
