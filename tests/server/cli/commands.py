@@ -3,21 +3,25 @@
 result = await turnwire(folder, "check")                        to its end
 async with terminal(folder, "chat", url) as screen: ...         with a keyboard and a screen of its own
 async with serving(folder) as server: ...                       until it listens
+workers_of(server.process)                                      with --workers: its workers, by index
 """
 
 from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import os
 import pty
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 WAIT_S = 20.0
 TURNWIRE = (sys.executable, "-m", "turnwire_server")
@@ -212,3 +216,24 @@ async def serving(
         yield Serving(process, said)
     finally:
         await end(process)
+
+
+def workers_of(parent: asyncio.subprocess.Process) -> dict[int, psutil.Process]:
+    """The workers of a parent that have got as far as to share figures, by index."""
+    by_pid = {child.pid: child for child in psutil.Process(parent.pid).children()}
+    found = {int(file.stem.removeprefix("worker-")): file.read_text() for file in _worker_files(by_pid.values())}
+    return {index: by_pid[int(pid)] for index, pid in sorted(found.items()) if pid and int(pid) in by_pid}
+
+
+def figures_folder(workers: Iterable[psutil.Process]) -> Path:
+    """The folder that these workers share, taken from what one of them has in memory."""
+    for worker in workers:
+        with contextlib.suppress(psutil.Error):
+            for mapped in worker.memory_maps():
+                if Path(mapped.path).match("turnwire-metrics-*/*.db"):
+                    return Path(mapped.path).parent
+    raise AssertionError("no worker shares figures")
+
+
+def _worker_files(workers: Iterable[psutil.Process]) -> Iterable[Path]:
+    return figures_folder(workers).glob("worker-*.pid")

@@ -17,7 +17,7 @@ import aiohttp
 import psutil
 import pytest
 from tests.server.cli.apart import FAULT
-from tests.server.cli.commands import WAIT_S, end, environ
+from tests.server.cli.commands import WAIT_S, end, environ, figures_folder, workers_of
 from tests.support.client import connected
 from tests.support.provider import Gate, Script, running_provider
 
@@ -43,9 +43,7 @@ class Group:
         return psutil.Process(self.process.pid).children()
 
     def figures_folder(self) -> Path:
-        """The folder that the workers share, taken from what one of them holds open."""
-        (folder,) = {Path(map_.path).parent for map_ in self.workers()[0].memory_maps() if map_.path.endswith(".db")}
-        return folder
+        return figures_folder(self.workers())
 
     async def logged(self, pattern: str, times: int = 1) -> None:
         await until(lambda: len(re.findall(pattern, self.log)) >= times)
@@ -136,7 +134,7 @@ async def test_one_scrape_shows_the_sum_and_a_dead_worker_s_part_of_it_that_last
                 figures = await workers.figures()
                 assert figures["turnwire_connections_open"] == 12
                 assert {f'process_resident_memory_bytes{{worker="{index}"}}' for index in (0, 1)} <= figures.keys()
-            first = next(child for child in workers.workers() if _index(child, workers) == "0")
+            first = workers_of(workers.process)[0]
             first.kill()
             await workers.logged("test-node-0 was killed by SIGKILL")
             # Its connections are gone, what it had answered is not.
@@ -150,11 +148,6 @@ async def test_one_scrape_shows_the_sum_and_a_dead_worker_s_part_of_it_that_last
 async def _answered(workers: Group, command: str) -> float:
     figures = await workers.figures()
     return figures.get(f'turnwire_commands_total{{outcome="ok",type="{command}"}}', 0)
-
-
-def _index(child: psutil.Process, workers: Group) -> str:
-    (file,) = [file for file in workers.figures_folder().glob("worker-*.pid") if file.read_text() == str(child.pid)]
-    return file.stem.removeprefix("worker-")
 
 
 def _bounded(series: str) -> bool:
@@ -245,7 +238,7 @@ async def test_a_worker_that_cannot_start_again_is_tried_ever_more_seldom_while_
     tmp_path: Path,
 ) -> None:
     async with group(tmp_path, **{FAULT: "fails:0:again"}) as workers:
-        first = next(child for child in workers.workers() if _index(child, workers) == "0")
+        first = workers_of(workers.process)[0]
         first.kill()
         await workers.logged("worker test-node-0 cannot start: Redis does not answer", times=2)
         await workers.logged("worker test-node-0 could not start; it is started again in 2 s")
