@@ -8,6 +8,7 @@ and its place is printed; `--look FILE` checks such a saved round once more.
 from __future__ import annotations
 
 import argparse
+import logging
 import shutil
 import sys
 import tempfile
@@ -69,6 +70,8 @@ def main() -> int:
     parser.add_argument("--show", action="store_true", help="only print the schedule of the seed")
     parser.add_argument("--look", type=Path, help="check a saved round")
     options = parser.parse_args()
+    # The provider's server tells of every call that was left; that is what is wanted here.
+    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
     if options.look is not None:
         return 0 if report(Evidence.load(options.look)) else 1
     mode: Mode = "embedded" if options.embedded else "cluster"

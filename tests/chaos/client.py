@@ -13,13 +13,13 @@ import itertools
 import random
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import websockets
 from tests.chaos.answers import input_text
 from tests.chaos.records import Message, Recorder
-from tests.chaos.schedule import Act, Schedule
+from tests.chaos.schedule import Act, Schedule, own_conversation
 from tests.support.cluster import Node
 from tests.support.proxy import Proxy
 
@@ -119,6 +119,8 @@ class ChaosClient:
         match act.kind:
             case "create":
                 self._spawn(self._create(act))
+            case "create and leave":
+                await self._create_and_leave(act)
             case "drop":
                 await self._drop(act)
             case "status":
@@ -141,11 +143,16 @@ class ChaosClient:
                 raise AssertionError(act.kind)
 
     def _any_request(self, number: int, *, running: bool = False) -> Known | None:
-        known = [r for r in self._world.requests.values() if r.owned and not (running and r.ended.is_set())]
+        """One of the owned requests, but nobody else's in a conversation of its own: who repeats it would follow it."""
+        known = [
+            r
+            for r in self._world.requests.values()
+            if r.owned and not (running and r.ended.is_set()) and self._may_follow(r)
+        ]
         return known[number % len(known)] if known else None
 
     async def _create(self, act: Act) -> None:
-        request_id = f"s{self._world.schedule.seed}.c{self._number}.{act.number}"
+        request_id = _request_id(self._world.schedule.seed, self._number, act.number)
         text = input_text(request_id, act.words)
         request = Known(request_id, act.conversation, text, self._number)
         self._world.requests[request_id] = request
@@ -157,6 +164,20 @@ class ChaosClient:
             self._spawn(self._cancel_in_time(request, act))
         beside = [{"type": "request.cancel", "request_id": request_id}] if act.cancel == "in the same frame" else []
         await self._until_owned(request, beside)
+
+    def _may_follow(self, request: Known) -> bool:
+        return request.author == self._number or request.conversation_id != own_conversation(request.author)
+
+    async def _create_and_leave(self, act: Act) -> None:
+        """Ask, and be gone for longer than the grace time while nobody else follows: the turn must go on."""
+        await self._create(replace(act, again="", cancel=""))
+        request = self._world.requests[_request_id(self._world.schedule.seed, self._number, act.number)]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                await request.started.wait()
+        await self._hang_up()
+        if not await self._closes_within(0.6 + (act.words % 4) / 5):
+            await self.connected()
 
     async def _until_owned(self, request: Known, beside: Sequence[Message] = ()) -> None:
         """Send the create until it is owned or refused for good."""
@@ -187,8 +208,9 @@ class ChaosClient:
     async def _repeat(self, request: Known, act: Act) -> None:
         """The same create once more, by a connection that may be another's."""
         await asyncio.sleep(self._rng.uniform(0, 0.3))
-        if act.again == "other node" and act.other < len(self._world.clients):
-            await self._world.clients[act.other]._until_owned(request)
+        other = self._world.clients[act.other]
+        if act.again == "other node" and other._may_follow(request):
+            await other._until_owned(request)
         else:
             await self._until_owned(request)
 
@@ -199,9 +221,7 @@ class ChaosClient:
             with suppress(TimeoutError):
                 async with asyncio.timeout(5):
                     await awaited.wait()
-        client = self
-        if act.cancel == "by another" and act.other < len(self._world.clients):
-            client = self._world.clients[act.other]
+        client = self._world.clients[act.other] if act.cancel == "by another" else self
         await client._cancel(request.request_id, request.conversation_id)
         if act.cancel == "twice":
             await client._cancel(request.request_id, request.conversation_id)
@@ -479,3 +499,7 @@ class ChaosClient:
             async with asyncio.timeout(seconds):
                 await self._world.closing.wait()
         return self._world.closing.is_set()
+
+
+def _request_id(seed: int, client: int, number: int) -> str:
+    return f"s{seed}.c{client}.{number}"

@@ -58,6 +58,7 @@ def settings_of(provider_url: str) -> dict[str, Any]:
             "snapshot_bytes": 64 * 1024 * 1024,
             "takeovers": 50,
             "checkpoint_events": 40,
+            "disconnect_grace_s": 0.2,
         },
     }
 

@@ -156,20 +156,22 @@ def make_schedule(
     seed: int, *, seconds: float = 20.0, mode: Mode = "cluster", nodes: int = 3, clients: int = 8, talks: int = 4
 ) -> Schedule:
     """The schedule of a seed."""
-    conversations = tuple(f"talk-{number}" for number in range(1, talks + 1))
+    shared = tuple(f"talk-{number}" for number in range(1, talks + 1))
     rng = random.Random(f"{seed}:clients")
-    follows = tuple(tuple(sorted(rng.sample(conversations, rng.randint(1, 3)))) for _ in range(clients))
+    # In a conversation of its own nobody is left when this client loses its connection (guarantee 6).
+    own = tuple(own_conversation(number) for number in range(clients))
+    follows = tuple((*sorted(rng.sample(shared, rng.randint(1, 3))), own[number]) for number in range(clients))
     codecs = tuple(f"turnwire.v1.{'msgpack' if number % 3 == 2 else 'json'}" for number in range(clients))
     return Schedule(
         seed=seed,
         seconds=seconds,
         nodes=nodes,
-        conversations=conversations,
+        conversations=(*shared, *own),
         follows=follows,
         codecs=codecs,
         faults=tuple(_faults(random.Random(f"{seed}:faults"), seconds, mode, nodes, clients)),
         acts=tuple(
-            tuple(_acts(random.Random(f"{seed}:client:{number}"), seconds, number, follows, conversations, nodes))
+            tuple(_acts(random.Random(f"{seed}:client:{number}"), seconds, number, follows, shared, nodes))
             for number in range(clients)
         ),
     )
@@ -218,10 +220,16 @@ def _meet(one: Fault, one_after_s: float, other: Fault, other_after_s: float) ->
     return one.at < other.until + other_after_s and other.at < one.until + one_after_s
 
 
+def own_conversation(client: int) -> str:
+    """The conversation that only this client follows."""
+    return f"own-{client}"
+
+
 # --- clients ---------------------------------------------------------------------------------------------------
 
 _ACTS = {
-    "create": 55,
+    "create": 50,
+    "create and leave": 6,
     "drop": 12,
     "status": 6,
     "repeat": 8,
@@ -230,6 +238,7 @@ _ACTS = {
     "cancel known": 5,
     "open again": 5,
 }
+ACT_KINDS = frozenset(_ACTS)
 # Some only watch, come and go.
 _WATCHING = {"drop": 50, "status": 20, "open again": 20, "cancel known": 5}
 
@@ -239,7 +248,7 @@ def _acts(
     seconds: float,
     client: int,
     follows: Sequence[Sequence[str]],
-    conversations: Sequence[str],
+    shared: Sequence[str],
     nodes: int,
 ) -> Iterator[Act]:
     watches = client % 4 == 3
@@ -249,15 +258,15 @@ def _acts(
         wait = round(rng.uniform(0.05, 1.3), 2)
         at += wait
         kind = rng.choices(list(weights), list(weights.values()))[0]
-        if kind == "create":
+        if kind.startswith("create"):
             made += 1
         elif kind in ("repeat", "conflict") and not made:
             continue
         yield Act(
             wait=wait,
             kind=kind,
-            number=made if kind == "create" else rng.randrange(1_000),
-            conversation=rng.choice(follows[client] if rng.random() < 0.8 else conversations),
+            number=made if kind.startswith("create") else rng.randrange(1_000),
+            conversation=_conversation(rng, kind, client, follows, shared),
             words=rng.randint(1, 12),
             cancel=rng.choice(CANCELS) if rng.random() < 0.3 else "",
             again=rng.choice(("same node", "other node")) if rng.random() < 0.2 else "",
@@ -265,3 +274,11 @@ def _acts(
             other=rng.choice([number for number in range(len(follows)) if number != client]),
             way=rng.choice(WAYS_BACK),
         )
+
+
+def _conversation(
+    rng: random.Random, kind: str, client: int, follows: Sequence[Sequence[str]], shared: Sequence[str]
+) -> str:
+    if kind == "create and leave":
+        return own_conversation(client)
+    return rng.choice(follows[client] if rng.random() < 0.8 else shared)

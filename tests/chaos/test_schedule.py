@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.chaos.answers import input_text
-from tests.chaos.schedule import FAULT_KINDS, LOSING, Fault, is_meant, make_schedule
+from tests.chaos.schedule import ACT_KINDS, FAULT_KINDS, LOSING, Fault, is_meant, make_schedule
 
 LONG = [make_schedule(seed, seconds=120) for seed in range(30)]
 
@@ -18,7 +18,7 @@ def test_the_same_seed_gives_the_same_schedule_and_another_another() -> None:
 def test_every_kind_of_fault_and_act_is_scheduled_sometimes() -> None:
     assert {fault.kind for schedule in LONG for fault in schedule.faults} == FAULT_KINDS
     acts = {act.kind for schedule in LONG for client in schedule.acts for act in client}
-    assert {"create", "drop", "status", "repeat", "conflict", "cancel unknown", "cancel known", "open again"} == acts
+    assert acts == ACT_KINDS
 
 
 def test_the_embedded_server_has_faults_of_its_own_only() -> None:
