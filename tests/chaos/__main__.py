@@ -42,7 +42,9 @@ def report(evidence: Evidence) -> bool:
 
 def one_round(seed: int, seconds: float, mode: Mode, nodes: int, clients: int) -> bool:
     """Carry out one seed; keep everything when it fails."""
-    schedule = make_schedule(seed, seconds=seconds, mode=mode, nodes=nodes if mode == "cluster" else 1, clients=clients)
+    schedule = make_schedule(
+        seed, seconds=seconds, mode=mode, nodes=1 if mode == "embedded" else nodes, clients=clients
+    )
     place = Path(tempfile.mkdtemp(prefix=f"turnwire-chaos-{seed}-"))
     (place / "schedule.txt").write_text(str(schedule))
     kept = True
@@ -67,6 +69,7 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--embedded", action="store_true", help="one node with the embedded engines")
+    parser.add_argument("--redis", choices=("alone", "sentinel", "cluster"), default="alone")
     parser.add_argument("--show", action="store_true", help="only print the schedule of the seed")
     parser.add_argument("--look", type=Path, help="check a saved round")
     options = parser.parse_args()
@@ -74,7 +77,7 @@ def main() -> int:
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
     if options.look is not None:
         return 0 if report(Evidence.load(options.look)) else 1
-    mode: Mode = "embedded" if options.embedded else "cluster"
+    mode: Mode = "embedded" if options.embedded else options.redis
     seed = int(time.time()) if options.seed is None else options.seed
     if options.show:
         nodes = 1 if options.embedded else options.nodes

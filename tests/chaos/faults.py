@@ -6,14 +6,13 @@ import asyncio
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 
 from tests.chaos.client import ChaosClient
 from tests.chaos.records import Happened, Recorder
 from tests.chaos.schedule import Fault
 from tests.support.cluster import Cluster, Node
 from tests.support.mongo import MongoServer
-from tests.support.redis import RedisServer
+from tests.support.redis import RedisCluster, RedisSentinel, RedisServer
 
 
 class Faults:
@@ -23,7 +22,7 @@ class Faults:
         self,
         cluster: Cluster,
         clients: Sequence[ChaosClient],
-        redis: RedisServer | None,
+        redis: RedisServer | RedisSentinel | RedisCluster | None,
         mongo: MongoServer | None,
         recorder: Recorder,
     ) -> None:
@@ -109,25 +108,46 @@ class Faults:
         raise RuntimeError(f"{node.name} does not start")
 
     async def _on_store(self, fault: Fault) -> None:
+        if fault.target == "mongo":
+            assert self._mongo is not None, "such faults are for clusters"
+            await self._mongo.kill()
+            await asyncio.sleep(fault.lasts)
+            await self._mongo.start()
+            return
+        match self._redis:
+            case RedisServer():
+                await self._on_redis(self._redis, fault)
+            case RedisSentinel():
+                old = await self._fail_over(self._redis, fault)
+                await asyncio.sleep(fault.lasts)
+                await old.start()
+            case RedisCluster():
+                old = await self._redis.fail_over(fault.number * 4_000)
+                await asyncio.sleep(fault.lasts)
+                await old.start()
+
+    @staticmethod
+    async def _on_redis(redis: RedisServer, fault: Fault) -> None:
         match fault.kind:
             case "redis kill" | "redis lose":
-                assert self._redis is not None
-                await self._redis.kill()
+                await redis.kill()
                 await asyncio.sleep(fault.lasts)
-                await self._redis.start(empty=fault.kind == "redis lose")
+                await redis.start(empty=fault.kind == "redis lose")
             case "redis stop":
-                assert self._redis is not None
-                self._redis.stop()
+                redis.stop()
                 await asyncio.sleep(fault.lasts)
-                self._redis.cont()
+                redis.cont()
             case "redis flushall":
-                assert self._redis is not None
-                await self._redis.flushall()
-            case "mongo kill":
-                assert self._mongo is not None
-                await self._mongo.kill()
-                await asyncio.sleep(fault.lasts)
-                await self._mongo.start()
+                await redis.flushall()
+
+    @staticmethod
+    async def _fail_over(redis: RedisSentinel, fault: Fault) -> RedisServer:
+        async def write(_: RedisServer) -> None:
+            await asyncio.sleep(fault.lasts)  # the nodes write
+
+        if fault.kind == "redis promote":
+            return await redis.promote_without_the_last_writes(write)
+        return await redis.fail_over()
 
     @staticmethod
     async def _between(node: Node, fault: Fault) -> None:
@@ -148,15 +168,10 @@ class Faults:
         proxy.resume()
 
     async def heal(self) -> None:
-        """Everything works again."""
+        """Everything works again. Stores do already: their faults end with them up."""
         self._cluster.heal()
         for client in self._clients:
             client.proxy.resume()
-        if self._redis is not None:
-            with suppress(ProcessLookupError):
-                self._redis.cont()
-            if not self._redis.is_up:
-                await self._redis.start()
         for node in self._cluster.nodes:
             if not node.is_up:
                 await self._started(node)

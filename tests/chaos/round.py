@@ -21,10 +21,18 @@ from tests.support.cluster import Cluster, running_cluster
 from tests.support.mongo import MongoServer, running_mongo
 from tests.support.provider import ControlledProvider, running_provider
 from tests.support.proxy import running_proxy
-from tests.support.redis import RedisServer, running_redis
+from tests.support.redis import (
+    RedisCluster,
+    RedisSentinel,
+    RedisServer,
+    running_redis,
+    running_redis_cluster,
+    running_redis_sentinel,
+)
 
 from turnwire_protocol import TERMINAL_STATES
 
+Redis = RedisServer | RedisSentinel | RedisCluster | None
 LEASE_S = 1.0
 CALM_S = 30.0
 """Within this time after the last fault every request that is owned must have ended."""
@@ -66,19 +74,26 @@ def settings_of(provider_url: str) -> dict[str, Any]:
 @asynccontextmanager
 async def _running(
     mode: Mode, nodes: int, provider: ControlledProvider, directory: Path
-) -> AsyncIterator[tuple[Cluster, RedisServer | None, MongoServer | None]]:
+) -> AsyncIterator[tuple[Cluster, Redis, MongoServer | None]]:
     settings = settings_of(provider.base_url)
     storage: Mapping[str, Any] = settings.pop("storage")
     async with AsyncExitStack() as stack:
-        redis = mongo = None
-        if mode == "cluster":
+        redis: Redis = None
+        mongo = None
+        if mode == "alone":
             redis = await stack.enter_async_context(running_redis())
+        elif mode == "sentinel":
+            redis = await stack.enter_async_context(running_redis_sentinel())
+        elif mode == "cluster":
+            redis = await stack.enter_async_context(running_redis_cluster(replicas=1))
+        if redis is not None:
             mongo = await stack.enter_async_context(running_mongo())
         cluster = await stack.enter_async_context(
             running_cluster(
                 provider.base_url,
-                nodes=nodes if mode == "cluster" else 1,
-                redis_port=None if redis is None else redis.port,
+                nodes=1 if redis is None else nodes,
+                redis_port=redis.port if isinstance(redis, RedisServer) else None,
+                redis_url=None if redis is None else redis.url,
                 mongo_url=None if mongo is None else f"{mongo.url}?retryWrites=false",
                 lease_s=LEASE_S,
                 database=_DATABASE,

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-Mode = Literal["embedded", "cluster"]
+Mode = Literal["embedded", "alone", "sentinel", "cluster"]
+"""The embedded engines, or MongoDB and one Redis server, a Redis with Sentinels, a Redis Cluster."""
 
 FAULT_KINDS = {
     "node kill",
@@ -31,13 +32,18 @@ FAULT_KINDS = {
     "redis stop",
     "redis lose",
     "redis flushall",
+    "redis failover",
+    "redis promote",
     "mongo kill",
 }
 
-STORES_OWN = frozenset({"redis kill", "redis stop", "redis lose", "redis flushall", "mongo kill"})
+STORES_OWN = frozenset(
+    {"redis kill", "redis stop", "redis lose", "redis flushall", "redis failover", "redis promote", "mongo kill"}
+)
 """Faults of the stores themselves; `redis cut` and its like are between one node and Redis."""
 
-LOSING = frozenset({"redis lose", "redis flushall"})
+LOSING = frozenset({"redis lose", "redis flushall", "redis promote"})
+"""Redis loses data: all of them, or (a replica that lacks the last writes is promoted) the newest."""
 _MONGO_AWAY = frozenset({"mongo cut", "mongo pause", "mongo refuse", "mongo kill"})
 # What was not archived in time is archived by a sweep every 5 s once MongoDB is back; a rebuild reads MongoDB.
 _ARCHIVED_AFTER_S = 8.0
@@ -51,21 +57,37 @@ _ON_NODES = {
     "client cut": (5, 0.0, 0.0),
     "client pause": (2, 0.3, 2.0),
 }
-_ON_STORES = {
+_ON_MONGO = {
+    "mongo cut": (2, 0.0, 0.0),
+    "mongo pause": (2, 0.3, 3.0),
+    "mongo refuse": (1, 0.3, 2.5),
+    "mongo kill": (2, 0.0, 1.5),
+}
+_ON_REDIS = {
     "redis cut": (4, 0.0, 0.0),
     "redis pause": (3, 0.3, 3.0),
     "redis refuse": (2, 0.3, 2.5),
     "redis delay": (2, 1.0, 4.0),
-    "mongo cut": (2, 0.0, 0.0),
-    "mongo pause": (2, 0.3, 3.0),
-    "mongo refuse": (1, 0.3, 2.5),
     "redis kill": (2, 0.0, 1.5),
     "redis stop": (2, 0.3, 2.5),
     "redis lose": (2, 0.0, 1.5),
     "redis flushall": (2, 0.0, 0.0),
-    "mongo kill": (2, 0.0, 1.5),
 }
-_QUIET_AFTER_S = {"node kill": 1.0, "node drain": 1.0, "redis kill": 1.5, "redis lose": 3.0, "redis flushall": 3.0}
+_KINDS = {
+    "embedded": _ON_NODES,
+    "alone": {**_ON_NODES, **_ON_MONGO, **_ON_REDIS},
+    "sentinel": {**_ON_NODES, **_ON_MONGO, "redis failover": (4, 0.0, 2.0), "redis promote": (4, 0.1, 1.0)},
+    "cluster": {**_ON_NODES, **_ON_MONGO, "redis failover": (6, 0.0, 2.0)},
+}
+_QUIET_AFTER_S = {
+    "node kill": 1.0,
+    "node drain": 1.0,
+    "redis kill": 1.5,
+    "redis lose": 3.0,
+    "redis flushall": 3.0,
+    "redis failover": 6.0,
+    "redis promote": 6.0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +175,7 @@ class Schedule:
 
 
 def make_schedule(
-    seed: int, *, seconds: float = 20.0, mode: Mode = "cluster", nodes: int = 3, clients: int = 8, talks: int = 4
+    seed: int, *, seconds: float = 20.0, mode: Mode = "alone", nodes: int = 3, clients: int = 8, talks: int = 4
 ) -> Schedule:
     """The schedule of a seed."""
     shared = tuple(f"talk-{number}" for number in range(1, talks + 1))
@@ -181,7 +203,7 @@ def make_schedule(
 
 
 def _faults(rng: random.Random, seconds: float, mode: Mode, nodes: int, clients: int) -> Iterator[Fault]:
-    kinds = {**_ON_NODES, **(_ON_STORES if mode == "cluster" else {})}
+    kinds = _KINDS[mode]
     # A round is either about losing what is in Redis or about MongoDB being away, unless it is long.
     first = rng.choice(("losing", "mongo"))
     made: list[Fault] = []

@@ -21,7 +21,7 @@ ROUND_S = 120.0
 
 @pytest.mark.parametrize(("mode", "seed", "seconds"), [("embedded", 1, 6.0)])
 async def test_nothing_is_lost_doubled_or_left_open(mode: Mode, seed: int, seconds: float, tmp_path: Path) -> None:
-    schedule = make_schedule(seed, seconds=seconds, mode=mode, nodes=3 if mode == "cluster" else 1)
+    schedule = make_schedule(seed, seconds=seconds, mode=mode, nodes=1 if mode == "embedded" else 3)
     async with asyncio.timeout(ROUND_S):
         evidence = await run_round(schedule, mode, tmp_path)
     report = check(evidence)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from tests.chaos.answers import input_text
-from tests.chaos.schedule import ACT_KINDS, FAULT_KINDS, LOSING, Fault, is_meant, make_schedule
+from tests.chaos.schedule import ACT_KINDS, FAULT_KINDS, LOSING, Fault, Mode, Schedule, is_meant, make_schedule
 
-LONG = [make_schedule(seed, seconds=120) for seed in range(30)]
+MODES: tuple[Mode, ...] = ("alone", "sentinel", "cluster")
+LONG = [make_schedule(seed, seconds=120, mode=mode) for seed in range(12) for mode in MODES]
 
 
 def test_the_same_seed_gives_the_same_schedule_and_another_another() -> None:
@@ -26,9 +27,9 @@ def test_the_embedded_server_has_faults_of_its_own_only() -> None:
     assert kinds == {"node", "client"}
 
 
-@pytest.mark.parametrize("schedule", LONG, ids=lambda schedule: str(schedule.seed))
-def test_redis_loses_nothing_while_mongodb_is_away_or_has_work_left(schedule: object) -> None:
-    faults = schedule.faults  # type: ignore[attr-defined]
+@pytest.mark.parametrize("schedule", LONG, ids=range(len(LONG)))
+def test_redis_loses_nothing_while_mongodb_is_away_or_has_work_left(schedule: Schedule) -> None:
+    faults = schedule.faults
     for losing in (fault for fault in faults if fault.kind in LOSING):
         for away in (fault for fault in faults if fault.kind.startswith("mongo")):
             assert away.until + 8 <= losing.at or losing.until + 6 <= away.at, f"{losing}\n{away}"

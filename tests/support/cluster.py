@@ -52,7 +52,7 @@ class Node:
         self.port: int = tree["server"]["port"]
         self.starts = 0
         self.redis: Proxy | None = None
-        """Between this node and Redis; None in embedded mode."""
+        """Between this node and Redis; None in embedded mode, and with Cluster or Sentinel."""
         self.mongo: Proxy | None = None
         """Between this node and MongoDB; None in embedded mode."""
         self._process: asyncio.subprocess.Process | None = None
@@ -192,6 +192,7 @@ async def running_cluster(
     *,
     nodes: int = 3,
     redis_port: int | None = None,
+    redis_url: str | None = None,
     mongo_url: str | None = None,
     lease_s: float = 1.0,
     prefix: str = "tw",
@@ -202,6 +203,7 @@ async def running_cluster(
 ) -> AsyncIterator[Cluster]:
     """``nodes`` servers that listen inside the block, killed at its end if they still live.
 
+    With ``redis_port`` every node has a proxy to Redis; with ``redis_url`` (Cluster, Sentinel) it has none.
     ``sections`` are merged over the settings of every node, table by table; ``environ`` gives a node's environment
     from its name. In ``directory`` the nodes leave their logs and, embedded, their data.
     """
@@ -215,10 +217,12 @@ async def running_cluster(
             if redis_port is not None:
                 proxies["redis"] = await stack.enter_async_context(running_proxy(redis_port))
                 storage |= {"redis_url": f"redis://127.0.0.1:{proxies['redis'].port}/0", "redis_prefix": prefix}
+            elif redis_url is not None:
+                storage |= {"redis_url": redis_url, "redis_prefix": prefix}
             if mongo_url is not None:
                 proxies["mongo"] = await stack.enter_async_context(running_proxy(urlsplit(mongo_url).port or 27017))
                 storage |= {"mongo_url": through(mongo_url, proxies["mongo"].port), "mongo_database": database}
-            if redis_port is None and mongo_url is None:
+            if "redis_url" not in storage and mongo_url is None:
                 assert nodes == 1, "the embedded engines have one node"
             data_dir = place / name
             data_dir.mkdir(exist_ok=True)

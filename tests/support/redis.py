@@ -309,6 +309,10 @@ def shared_redis() -> SharedRedis:
     return _shared
 
 
+def _addresses(servers: Sequence[RedisServer]) -> str:
+    return ",".join(f"127.0.0.1:{server.port}" for server in servers)
+
+
 # --- Cluster ---------------------------------------------------------------------------------------------------
 
 NODE_TIMEOUT_MS = 1000
@@ -323,12 +327,8 @@ class RedisCluster:
 
     @property
     def url(self) -> str:
-        """Of the first node; the others are found from there."""
-        return self.servers[0].url
-
-    @property
-    def urls(self) -> list[str]:
-        return [server.url for server in self.servers]
+        """As `storage.redis_url` wants it."""
+        return f"redis+cluster://{_addresses(self.servers)}"
 
     async def primary_of(self, slot: int) -> RedisServer:
         """The node that serves a slot, as any node that is up says."""
@@ -460,9 +460,9 @@ class RedisSentinel:
         self.sentinels = tuple(sentinels)
 
     @property
-    def addresses(self) -> list[tuple[str, int]]:
-        """Of the sentinels, as redis-py wants them."""
-        return [("127.0.0.1", sentinel.port) for sentinel in self.sentinels]
+    def url(self) -> str:
+        """As `storage.redis_url` wants it."""
+        return f"redis+sentinel://{_addresses(self.sentinels)}/{SENTINEL_NAME}"
 
     async def primary(self) -> RedisServer:
         """Whom the sentinels name."""
