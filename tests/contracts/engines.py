@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import tempfile
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.support.mongo import fresh_database
+from tests.support.redis import shared_redis
 
 from turnwire_server.archive import sqlite as archive_sqlite
 from turnwire_server.archive.mongo import MongoArchive
 from turnwire_server.eventlog import sqlite as log_sqlite
 from turnwire_server.eventlog.base import EventLog
+from turnwire_server.eventlog.redis import RedisEventLog
 from turnwire_server.sqlite import Database
 
 from .kit import RECORDED_CANCEL_S, RESERVATION_S, RETENTION_S, ArchiveKit, Clock, LogKit
@@ -69,3 +72,34 @@ async def mongo_archive(clock: Clock) -> AsyncIterator[ArchiveKit]:
             yield ArchiveKit(archive)
         finally:
             await archive.aclose()
+
+
+@asynccontextmanager
+async def redis_log(clock: Clock) -> AsyncIterator[LogKit]:
+    """The clustered log, in a name space of its own on the server of this run. A restart gives up its leases first, as
+    a server that ends in good order does; what becomes of those that do not is shown in faults."""
+    url, prefix = shared_redis().url, f"t{uuid.uuid4().hex[:12]}"
+    logs: list[RedisEventLog] = []
+
+    async def begin() -> EventLog:
+        if logs:
+            await logs[-1].aclose()
+        log = RedisEventLog(
+            url,
+            prefix=prefix,
+            partitions=4,
+            retention_s=RETENTION_S,
+            reservation_s=RESERVATION_S,
+            recorded_cancel_s=RECORDED_CANCEL_S,
+            clock=clock,
+        )
+        await log.open()
+        for doubt in await log.in_doubt():
+            await log.settle(doubt)
+        logs.append(log)
+        return log
+
+    try:
+        yield LogKit(await begin(), clock, begin)
+    finally:
+        await logs[-1].aclose()

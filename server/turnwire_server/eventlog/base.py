@@ -7,13 +7,17 @@ whether the step was done. Steps carry an operation id (``op``) and answer a rep
 carry ``(fence, n)``, with ``n`` counting the events of the turn so far, and skip what is already there.
 
 This layer knows events and owners. It knows no connections, no roles and no model. Above it are
-``conversations``; its engines are ``eventlog.sqlite`` and, for clusters, one with the same contract
+``conversations``; its engines are ``eventlog.sqlite`` and, for clusters, ``eventlog.redis`` with the same contract
 (``tests/contracts/eventlog.py`` runs against each).
+
+A log that many nodes share can be lost while its users live. What it forgot shows as another epoch: an owner that
+lives puts its turn back (`Reentry`), the rest is entered anew from the archive (`EventLog.rebuild`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -23,6 +27,10 @@ from turnwire_protocol import Entry, LogEvent
 
 class LogUnavailable(Exception):
     """The log did not carry out a step, or it is not known whether it did. Send the same step again."""
+
+
+class LogFull(Exception):
+    """The log takes nothing new: it is short of memory, or too much waits for one turn. What runs goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +53,13 @@ class Phase(StrEnum):
     """Where a request is between its reservation and its end, as the log sees it.
 
     ``reserved → queued? → running → sealed → finished``; a queued request that is cancelled goes straight to
-    ``sealed``. Wire states such as ``streaming`` are a finer view that clients fold from the events.
+    ``sealed``, and a running one that waits for a person is ``parked`` until something is said to it. Wire states such as ``streaming`` are a finer view that clients fold from the events.
     """
 
     RESERVED = "reserved"
     QUEUED = "queued"
     RUNNING = "running"
+    PARKED = "parked"
     SEALED = "sealed"
     FINISHED = "finished"
 
@@ -90,11 +99,13 @@ class Reservation:
 class Base:
     """What the archive knows of a conversation: the highest ordinal, and the newest branch's last message.
 
-    A log that has forgotten a conversation goes on from there; one that knows more takes no notice.
+    A log that has forgotten a conversation goes on from there; one that knows more takes no notice. ``is_fresh`` tells
+    that the archive was asked for it just now.
     """
 
     ordinal: int = 0
     head: str | None = None
+    is_fresh: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +113,8 @@ class Owned:
     """A turn that this node now owns, with everything needed to run it or to end it.
 
     ``n`` counts the events it has appended, ``run`` its owners from 1, ``taken`` how far its inbox was read.
-    ``ending`` is set when the turn is sealed: then only archive and ``finish`` are left to do.
+    ``ending`` is set when the turn is sealed: then only archive and ``finish`` are left to do. ``is_rebuilt`` tells that
+    the log had forgotten it: what an earlier owner did is not known.
     """
 
     request: RequestRef
@@ -120,6 +132,7 @@ class Owned:
     checkpoint_seq: int = 0
     ending: dict[str, Any] | None = None
     intents: tuple[Intent, ...] = ()
+    is_rebuilt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +140,8 @@ class Claimed:
     """A claim that holds. ``seq`` is the log's end at that moment: all events of the request lie above it.
 
     ``mine`` is False when the claim was made by another call, which owns it. ``position`` counts from 1 in the
-    queue and ``behind`` names the request that runs; both absent when it runs itself.
+    queue and ``behind`` names the request that runs; both absent when it runs itself. ``memory_s`` is how long the log
+    has been without a loss: cancels that were recorded before are not known to it.
     """
 
     owned: Owned
@@ -135,6 +149,7 @@ class Claimed:
     mine: bool = True
     position: int | None = None
     behind: str | None = None
+    memory_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +161,33 @@ class Busy:
 
 
 @dataclass(frozen=True, slots=True)
+class Outdated:
+    """A claim that was refused because its `Base` is not fresh and the log does not know better: ask the archive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reentry:
+    """A turn as its living owner knows it, for a log that has forgotten it or forgotten of it.
+
+    ``checkpoint`` holds everything that was ever handed over, ``n`` events; ``ending`` is there once it is decided.
+    """
+
+    spec: dict[str, Any]
+    ordinal: int
+    run: int
+    n: int
+    state: str
+    checkpoint: dict[str, Any] | None
+    ending: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
     """Events of one turn to be added. ``n`` is the number of its events before these.
 
     ``checkpoint`` (with ``state``, the wire state) is stored together with the events, as of the last of them.
-    ``taken`` tells how far the inbox was read, so that only newer intents come back.
+    ``taken`` tells how far the inbox was read, so that only newer intents come back. ``epoch`` is the one that the owner
+    knows. With ``reentry`` there are no events: the log takes the turn back as it is, if it has forgotten it.
     """
 
     request: RequestRef
@@ -161,6 +198,8 @@ class Append:
     taken: int = 0
     state: str | None = None
     checkpoint: dict[str, Any] | None = None
+    epoch: str = ""
+    reentry: Reentry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +214,11 @@ class Appended:
 @dataclass(frozen=True, slots=True)
 class Fenced:
     """A later owner has the turn, or it has ended: this one must write nothing more and stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The log does not have (all of) what it acknowledged to this owner. Append again, with a `Reentry`."""
 
 
 class PostOutcome(StrEnum):
@@ -240,7 +284,10 @@ class RequestInfo:
 
 @dataclass(frozen=True, slots=True)
 class LiveRequest:
-    """A request that has not ended, with the newest checkpoint: fold what lies above ``checkpoint_seq``."""
+    """A request that has not ended, with the newest checkpoint: fold what lies above ``checkpoint_seq``.
+
+    The checkpoint of one that is parked is in the archive.
+    """
 
     request_id: str
     ordinal: int
@@ -248,6 +295,7 @@ class LiveRequest:
     checkpoint: dict[str, Any] | None
     checkpoint_seq: int
     first_seq: int
+    is_parked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +322,35 @@ Listener = Callable[[ConversationRef, str, Sequence[Entry]], None]
 """Called on the event loop with the epoch and new entries of one conversation, in their order."""
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A part of the log that may have lost something, and how long ago that began.
+
+    Nothing is claimed or taken over in it until the archive's open requests have been looked at: `EventLog.rebuild` what
+    it does not know, then `EventLog.settle`.
+    """
+
+    partition: int
+    incarnation: str
+    age_s: float
+
+
+class Keeper(Protocol):
+    """Whoever acts on what the log finds out by itself. Called on the event loop; must not wait."""
+
+    def heard(self, request: RequestRef, conversation: ConversationRef, intents: Sequence[Intent]) -> None:
+        """Something was said to a turn that runs on this node."""
+
+    def positioned(self, conversation: ConversationRef, epoch: str, seq: int) -> None:
+        """Where the log of a watched conversation ends, whether or not all before was heard. No epoch: it is gone."""
+
+    def orphaned(self) -> None:
+        """Requests may have lost their owner: look for `EventLog.orphans`."""
+
+    def doubted(self) -> None:
+        """A part of the log may have lost something: look for `EventLog.in_doubt`."""
+
+
 class EventLog(Protocol):
     """The steps of the log. All raise `LogUnavailable`; none is partly done when it raises.
 
@@ -284,11 +361,17 @@ class EventLog(Protocol):
     owner: str
     """Names this node and this start of it; ownership of earlier starts counts as orphaned."""
 
+    is_shared: bool
+    """Whether other nodes work on the same log. Then it can also be lost while they live."""
+
     async def open(self) -> None:
         """Get ready. Raises `LogUnavailable` or, when another process has the data, ``DataInUse``."""
 
+    async def run(self, keeper: Keeper) -> None:
+        """Keep the lease of this node, and tell ``keeper`` what happens elsewhere, until cancelled."""
+
     async def aclose(self) -> None:
-        """Let go of everything. Steps under way are answered first."""
+        """Let go of everything, ownership too. Steps under way are answered first."""
 
     def listen(self, listener: Listener) -> None:
         """Have ``listener`` called for new entries of watched conversations, from whatever step they come."""
@@ -326,17 +409,20 @@ class EventLog(Protocol):
         base: Base,
         reject_busy: bool,
         queue_limit: int,
-    ) -> Claimed | Busy:
+    ) -> Claimed | Busy | Outdated:
         """Make the turn of a reserved request: owned and running, or queued behind the one that runs.
 
         Gives it the next ordinal. When ``spec`` has no ``parent_id`` the conversation's newest message becomes the
         parent, and ``spec["answer_id"]`` becomes the newest. The stored spec comes back in ``Owned.spec``.
         A request that was claimed before answers with the claim as it stands now. Cancels that were recorded for
-        this request and user are in ``Owned.intents``.
+        this request and user are in ``Owned.intents``. Raises `LogFull` when there is no room for another turn.
         """
 
-    async def append(self, batch: Sequence[Append]) -> Sequence[Appended | Fenced]:
-        """Add events of several turns, answered one by one: a fenced turn fails alone.
+    def lane(self, conversation: ConversationRef) -> int:
+        """Appends of one lane may go together in one batch. Parts of the log that fail alone have lanes of their own."""
+
+    async def append(self, batch: Sequence[Append]) -> Sequence[Appended | Fenced | Forgotten]:
+        """Add events of several turns of one lane, answered one by one: a fenced turn fails alone.
 
         Gives every event the next seq of its conversation and a ts that never falls. Events below the turn's
         count are skipped and answered with the entries they became.
@@ -359,29 +445,48 @@ class EventLog(Protocol):
         user_id: str,
         any_user: bool = False,
         ending: dict[str, Any] | None = None,
+        conversation: ConversationRef | None = None,
     ) -> Posted:
-        """Say something to a turn. A repeat (same ``op``) is not stored twice.
+        """Say something to a turn. A repeat (same ``op``) is not stored twice. A parked one goes on.
 
         For a request of another user nothing is stored unless ``any_user``; the answer is `RECORDED`, as for one
         that is not known. A queued request is sealed with ``ending``. Kept records of cancels expire after
-        ``limits.recorded_cancel_s``.
+        ``limits.recorded_cancel_s``. ``conversation`` is where the request lies, if the caller knows.
         """
 
     async def seal(
-        self, op: str, request: RequestRef, fence: int, ending: dict[str, Any], *, taken: int
-    ) -> Sealed | Unheard | Fenced:
+        self,
+        op: str,
+        request: RequestRef,
+        fence: int,
+        ending: dict[str, Any],
+        *,
+        taken: int,
+        epoch: str = "",
+        reentry: Reentry | None = None,
+    ) -> Sealed | Unheard | Fenced | Forgotten:
         """Decide the ending, once. ``ending["outcome"]`` is the terminal wire state.
 
         A cancel stored before the seal wins: an ending other than ``cancelled`` is refused with `Unheard` while
-        the inbox holds a cancel beyond ``taken``.
+        the inbox holds a cancel beyond ``taken``. A turn that the log has forgotten is entered again with ``reentry`` and
+        answered `Forgotten`: what was said to it may be lost too, so ask the archive and seal again.
         """
 
     async def finish(
-        self, op: str, request: RequestRef, fence: int, events: Sequence[LogEvent], *, archived: bool = True
+        self,
+        op: str,
+        request: RequestRef,
+        fence: int,
+        events: Sequence[LogEvent],
+        *,
+        archived: bool = True,
+        epoch: str = "",
+        reentry: Reentry | None = None,
     ) -> Finished | Fenced:
         """Add the last events of a sealed request, end it, and take the next one from the queue.
 
-        With ``archived`` False the request is kept, ending and all, until `archived` is called for it.
+        With ``archived`` False the request is kept, ending and all, until `archived` is called for it. A turn that the
+        log has forgotten is entered again with ``reentry``, which has its ending.
         """
 
     async def archived(self, request: RequestRef) -> None:
@@ -390,11 +495,36 @@ class EventLog(Protocol):
     async def take_over(self, op: str, request: RequestRef) -> Owned | None:
         """Own a request whose owner is gone: next run, higher fence. None when there is nothing to take."""
 
+    async def hand_over(self, request: RequestRef, fence: int, *, parked_until: int | None = None) -> bool:
+        """Give a running turn up; it is an orphan at once, and its next owner is no further run.
+
+        With ``parked_until`` (ms since the Unix epoch) it is an orphan only then, or once something is posted to it; its
+        checkpoint is then in the archive and no longer here. False when it is another's. Safe to repeat.
+        """
+
+    async def disown(self, request: RequestRef) -> None:
+        """Give up what this node owns but does not run, whatever the reason: an orphan whose node has died."""
+
+    async def mine(self) -> Sequence[RequestRef]:
+        """What this node owned when it last looked."""
+
     async def rebuild(
         self, op: str, conversation: ConversationRef, base: Base, requests: Sequence[tuple[RequestRef, dict[str, Any]]]
     ) -> Sequence[RequestRef]:
         """Enter again requests (with their specs, by ordinal) that the archive holds as not ended and this log
         does not know. They are orphans afterwards; those it knows are left alone. Returns what was entered."""
+
+    def partition(self, conversation: ConversationRef) -> int:
+        """The part of the log that a conversation lies in."""
+
+    async def in_doubt(self) -> Sequence[Doubt]:
+        """The parts that may have lost something. A log that loses nothing has none."""
+
+    async def settle(self, doubt: Doubt) -> None:
+        """All that the archive knew to be open in this part is known here again."""
+
+    async def doubt(self, partition: int) -> None:
+        """The archive has something open that this part should know and does not."""
 
     async def delete(self, op: str, conversation: ConversationRef) -> None:
         """Drop the conversation with all its requests. A conversation of that name begins anew, in a new epoch."""
@@ -410,8 +540,11 @@ class EventLog(Protocol):
     async def live(self, conversation: ConversationRef) -> Live:
         """The end of the log and everything that has not ended, at one moment."""
 
-    async def request(self, request: RequestRef) -> RequestInfo | None:
-        """What the log knows of a request; None for reservations without a turn and for unknown ids."""
+    async def request(self, request: RequestRef, conversation: ConversationRef | None = None) -> RequestInfo | None:
+        """What the log knows of a request; None for reservations without a turn and for unknown ids.
+
+        ``conversation`` is where it lies, if the caller knows.
+        """
 
     async def running(self, conversations: Sequence[ConversationRef]) -> set[ConversationRef]:
         """Those in which something has not ended."""
@@ -422,8 +555,14 @@ class EventLog(Protocol):
     async def unarchived(self) -> Sequence[Owned]:
         """Finished requests whose ending the archive does not have yet, oldest first."""
 
+    async def elect(self, chore: str, seconds: float) -> bool:
+        """Whether this node does a chore that one node at a time is enough for. The answer holds for so long."""
+
     async def trim(self) -> int:
         """Drop what is past its retention and needed by nothing live. Returns how many entries went."""
 
-    async def ping(self) -> None:
-        """Raise `LogUnavailable` unless a write could be done now."""
+    async def ping(self) -> Sequence[str]:
+        """Raise `LogUnavailable` unless a write could be done now. Returns what of it does not answer, in words."""
+
+    async def describe(self) -> Mapping[str, str]:
+        """What an operator wants to know of the storage, by name."""

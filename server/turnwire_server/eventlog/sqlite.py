@@ -11,9 +11,10 @@ from __future__ import annotations
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import anyio
 import orjson
 
 from turnwire_protocol import Entry, LogEvent, RequestEvent, encode_body
@@ -26,9 +27,11 @@ from .base import (
     Busy,
     Claimed,
     ConversationRef,
+    Doubt,
     Fenced,
     Finished,
     Intent,
+    Keeper,
     Listener,
     Live,
     LiveRequest,
@@ -39,6 +42,7 @@ from .base import (
     Position,
     Posted,
     PostOutcome,
+    Reentry,
     RequestInfo,
     RequestRef,
     Reservation,
@@ -71,8 +75,11 @@ SCHEMA = (
         finish_n INTEGER, next_rk INTEGER, head_before TEXT,
         archived INTEGER NOT NULL DEFAULT 1,
         UNIQUE (tenant, request))""",
-    """CREATE INDEX IF NOT EXISTS log_requests_live ON log_requests (ck, ordinal)
-        WHERE phase IN ('queued', 'running', 'sealed')""",
+    # What its owner has given up without dying: parked `until` then, or (NULL) free at once.
+    "CREATE TABLE IF NOT EXISTS log_handed (rk INTEGER PRIMARY KEY, until INTEGER)",
+    "DROP INDEX IF EXISTS log_requests_live",  # of versions that parked nothing
+    """CREATE INDEX IF NOT EXISTS log_requests_unended ON log_requests (ck, ordinal)
+        WHERE phase IN ('queued', 'running', 'parked', 'sealed')""",
     "CREATE INDEX IF NOT EXISTS log_requests_at ON log_requests (at) WHERE phase IN ('reserved', 'finished')",
     """CREATE TABLE IF NOT EXISTS log_inbox (
         rk INTEGER NOT NULL, k INTEGER NOT NULL, op TEXT NOT NULL, kind TEXT NOT NULL, body BLOB NOT NULL,
@@ -87,14 +94,21 @@ SCHEMA = (
         next_rk INTEGER) WITHOUT ROWID""",
 )
 
-_LIVE = "phase IN ('queued', 'running', 'sealed')"
+_LIVE = "phase IN ('queued', 'running', 'parked', 'sealed')"
+# How often it is looked whether a parked turn's time has come.
+_LOOK_S = 1.0
 # One request at a time has the floor of its conversation: from its claim or its turn in the queue until `finish`.
 # A queued request that was cancelled is sealed without ever having had it.
 _WAITED_FOR = "(floor = 1 OR phase = 'queued')"
 
 
 class SqliteEventLog:
-    """`EventLog` on SQLite. ``clock`` gives seconds since the Unix epoch and is injected for tests."""
+    """`EventLog` on SQLite. ``clock`` gives seconds since the Unix epoch and is injected for tests.
+
+    Nobody else writes here and nothing is ever lost but with its file: it is never in doubt and never forgets.
+    """
+
+    is_shared = False
 
     def __init__(
         self,
@@ -120,6 +134,14 @@ class SqliteEventLog:
         Reservations of an earlier start are dropped: their creates died before anybody was told anything.
         """
         await self._write(lambda db: db.execute("DELETE FROM log_requests WHERE phase = 'reserved'"))
+
+    async def run(self, keeper: Keeper) -> None:
+        """All that happens is this node's own; only parked turns come back by themselves."""
+        keeper.orphaned()
+        while True:
+            await anyio.sleep(_LOOK_S)
+            if await self._read(self._has_woken):
+                keeper.orphaned()
 
     async def aclose(self) -> None:
         self._listeners.clear()
@@ -248,6 +270,9 @@ class SqliteEventLog:
 
         return await self._write(step)
 
+    def lane(self, conversation: ConversationRef) -> int:
+        return 0
+
     async def append(self, batch: Sequence[Append]) -> Sequence[Appended | Fenced]:
         # Encoded here, on the event loop, once: the same bytes go to the disk and to every follower.
         bodies = [[encode_body(event) for event in append.events] for append in batch]
@@ -316,6 +341,7 @@ class SqliteEventLog:
         user_id: str,
         any_user: bool = False,
         ending: dict[str, Any] | None = None,
+        conversation: ConversationRef | None = None,
     ) -> Posted:
         now = self._now()
 
@@ -340,12 +366,22 @@ class SqliteEventLog:
             # Not before its creator has shown it (n > 0): until then the creator hears the intent itself.
             if row["phase"] == Phase.QUEUED and ending is not None and row["n"] > 0:
                 return self._end_queued(db, row, op, intent, ending)
+            if row["phase"] == Phase.PARKED:
+                _wake(db, row["rk"])
             return Posted(PostOutcome.STORED, intent=intent)
 
         return await self._write(step)
 
     async def seal(
-        self, op: str, request: RequestRef, fence: int, ending: dict[str, Any], *, taken: int
+        self,
+        op: str,
+        request: RequestRef,
+        fence: int,
+        ending: dict[str, Any],
+        *,
+        taken: int,
+        epoch: str = "",
+        reentry: Reentry | None = None,
     ) -> Sealed | Unheard | Fenced:
         def step(db: Connection) -> Sealed | Unheard | Fenced:
             row = _request_row(db, request)
@@ -366,7 +402,15 @@ class SqliteEventLog:
         return await self._write(step)
 
     async def finish(
-        self, op: str, request: RequestRef, fence: int, events: Sequence[LogEvent], *, archived: bool = True
+        self,
+        op: str,
+        request: RequestRef,
+        fence: int,
+        events: Sequence[LogEvent],
+        *,
+        archived: bool = True,
+        epoch: str = "",
+        reentry: Reentry | None = None,
     ) -> Finished | Fenced:
         bodies = [encode_body(event) for event in events]
         now = self._now()
@@ -419,17 +463,64 @@ class SqliteEventLog:
                 return None
             if row["owner"] == self.owner:
                 return self._owned(db, row) if row["takeover_op"] == op else None
-            # A queued request has nobody who ran it: becoming its owner is no further run.
-            run = row["run"] + (row["phase"] == Phase.RUNNING and row["n"] > 0)
+            # A queued request has nobody who ran it, one that was handed over nobody who died: no further run.
+            run = row["run"] + (row["phase"] == Phase.RUNNING and row["n"] > 0 and not _is_handed(db, row["rk"]))
             db.execute(
                 "UPDATE log_requests SET owner = ?, fence = ?, run = ?, takeover_op = ? WHERE rk = ?",
                 (self.owner, self._fence(row["fence"]), run, op, row["rk"]),
             )
+            db.execute("DELETE FROM log_handed WHERE rk = ?", (row["rk"],))
             row = _request_row(db, request)
             assert row is not None
             return self._owned(db, row)
 
         return await self._write(step)
+
+    async def hand_over(self, request: RequestRef, fence: int, *, parked_until: int | None = None) -> bool:
+        def step(db: Connection) -> bool:
+            row = _request_row(db, request)
+            if row is None or row["fence"] != fence:
+                return False
+            if _is_handed(db, row["rk"]):
+                return True
+            if row["phase"] != Phase.RUNNING or row["owner"] != self.owner:
+                return False
+            db.execute("INSERT INTO log_handed (rk, until) VALUES (?, ?)", (row["rk"], parked_until))
+            if parked_until is None:
+                db.execute("UPDATE log_requests SET owner = '' WHERE rk = ?", (row["rk"],))
+            else:
+                db.execute(
+                    "UPDATE log_requests SET phase = 'parked', owner = '', checkpoint = NULL WHERE rk = ?",
+                    (row["rk"],),
+                )
+            return True
+
+        return await self._write(step)
+
+    async def disown(self, request: RequestRef) -> None:
+        key = (request.tenant_id, request.request_id, self.owner)
+        await self._write(
+            lambda db: db.execute(
+                "UPDATE log_requests SET owner = '' WHERE tenant = ? AND request = ? AND owner = ?", key
+            )
+        )
+
+    async def mine(self) -> Sequence[RequestRef]:
+        query = f"SELECT tenant, request FROM log_requests WHERE {_LIVE} AND owner = ?"
+        rows = await self._read(lambda db: db.execute(query, (self.owner,)).fetchall())
+        return [RequestRef(row["tenant"], row["request"]) for row in rows]
+
+    def partition(self, conversation: ConversationRef) -> int:
+        return 0
+
+    async def in_doubt(self) -> Sequence[Doubt]:
+        return []
+
+    async def settle(self, doubt: Doubt) -> None:
+        """Never in doubt."""
+
+    async def doubt(self, partition: int) -> None:
+        """What the archive knows it knows: both are one file."""
 
     async def rebuild(
         self, op: str, conversation: ConversationRef, base: Base, requests: Sequence[tuple[RequestRef, dict[str, Any]]]
@@ -489,6 +580,7 @@ class SqliteEventLog:
                 return
             ck = log["ck"]
             db.execute("DELETE FROM log_inbox WHERE rk IN (SELECT rk FROM log_requests WHERE ck = ?)", (ck,))
+            db.execute("DELETE FROM log_handed WHERE rk IN (SELECT rk FROM log_requests WHERE ck = ?)", (ck,))
             db.execute("DELETE FROM log_requests WHERE ck = ?", (ck,))
             db.execute("DELETE FROM log_events WHERE ck = ?", (ck,))
             db.execute("DELETE FROM log_ops WHERE ck = ?", (ck,))
@@ -552,6 +644,7 @@ class SqliteEventLog:
                         _loads(row["checkpoint"]),
                         row["checkpoint_seq"],
                         row["claim_seq"] + 1,
+                        row["phase"] == Phase.PARKED,
                     )
                 )
             return Live(_position(log), Base(log["ordinal"], head), requests[::-1])
@@ -561,7 +654,7 @@ class SqliteEventLog:
             raise LogUnavailable("the conversation was deleted meanwhile")
         return live
 
-    async def request(self, request: RequestRef) -> RequestInfo | None:
+    async def request(self, request: RequestRef, conversation: ConversationRef | None = None) -> RequestInfo | None:
         def look(db: Connection) -> RequestInfo | None:
             row = _request_row(db, request)
             if row is None or row["phase"] == Phase.RESERVED:
@@ -584,12 +677,23 @@ class SqliteEventLog:
     async def orphans(self) -> Sequence[RequestInfo]:
         def look(db: Connection) -> list[RequestInfo]:
             rows = db.execute(
-                f"SELECT * FROM log_requests WHERE {_LIVE} AND owner != ? ORDER BY ck, ordinal",
+                f"SELECT * FROM log_requests WHERE {_LIVE} AND phase != 'parked' AND owner != ? ORDER BY ck, ordinal",
                 (self.owner,),
             ).fetchall()
             return [self._info(db, row) for row in rows]
 
+        if await self._read(self._has_woken):
+            await self._write(self._wake_due)
         return await self._read(look)
+
+    def _has_woken(self, db: Connection) -> bool:
+        query = "SELECT 1 FROM log_handed WHERE until <= ? LIMIT 1"
+        return db.execute(query, (self._now(),)).fetchone() is not None
+
+    def _wake_due(self, db: Connection) -> None:
+        query = "SELECT rk FROM log_handed WHERE until <= ?"
+        for row in db.execute(query, (self._now(),)).fetchall():
+            _wake(db, row["rk"])
 
     async def unarchived(self) -> Sequence[Owned]:
         def look(db: Connection) -> list[Owned]:
@@ -597,6 +701,9 @@ class SqliteEventLog:
             return [self._owned(db, row) for row in rows.fetchall()]
 
         return await self._read(look)
+
+    async def elect(self, chore: str, seconds: float) -> bool:
+        return True
 
     async def trim(self) -> int:
         now = self._now()
@@ -618,10 +725,14 @@ class SqliteEventLog:
 
         return await self._write(step)
 
-    async def ping(self) -> None:
+    async def ping(self) -> Sequence[str]:
         # A transaction that changes nothing would not notice a full disk.
         now = self._now()
         await self._write(lambda db: db.execute("INSERT OR REPLACE INTO log_ping VALUES (0, ?)", (now,)))
+        return []
+
+    async def describe(self) -> Mapping[str, str]:
+        return {"mode": "embedded", "SQLite": sqlite3.sqlite_version}
 
     # --- parts of steps ------------------------------------------------------------------------------
 
@@ -834,6 +945,16 @@ def _remember(
 
 def _position(log: Row) -> Position:
     return Position(log["epoch"], log["last_seq"], log["trimmed"])
+
+
+def _wake(db: Connection, rk: int) -> None:
+    """A parked turn goes on: an orphan that nobody died with."""
+    db.execute("UPDATE log_requests SET phase = 'running' WHERE rk = ?", (rk,))
+    db.execute("UPDATE log_handed SET until = NULL WHERE rk = ?", (rk,))
+
+
+def _is_handed(db: Connection, rk: int) -> bool:
+    return db.execute("SELECT 1 FROM log_handed WHERE rk = ?", (rk,)).fetchone() is not None
 
 
 def _put(db: Connection, rk: int, op: str, kind: str, body: dict[str, Any]) -> Intent:

@@ -1,0 +1,211 @@
+"""What other nodes write: sharded pub/sub carries it, and positions are compared now and then.
+
+Pub/sub may lose, repeat or delay anything; nothing depends on it but speed. Each address has one reader task with one
+connection for all partitions that live there. Every second, more often while a reader is not connected and at once when
+one has come back, the ends of all watched logs are asked for in one script per server; whoever is behind reads the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import anyio
+import msgpack
+import orjson
+from redis.exceptions import RedisError
+
+from turnwire_protocol import Entry
+
+from ..base import ConversationRef, Intent, Keeper, LogUnavailable, RequestRef
+from .scripts import Scripts
+from .server import Address, Server
+
+logger = logging.getLogger(__name__)
+
+Tell = Callable[[ConversationRef, str, Sequence[Entry]], None]
+
+_COMPARE_S = 1.0
+_COMPARE_BLIND_S = 0.2
+# Without any message for so long the connection is asked whether it lives, and given up when it does not answer.
+_QUIET_S = 1.0
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 2.0
+
+
+class Following:
+    """Watches conversations for this node. `run` keeps it going."""
+
+    def __init__(self, server: Server, scripts: Scripts, owner: str, tags: Mapping[int, str], tell: Tell) -> None:
+        self._server = server
+        self._scripts = scripts
+        self._owner = owner.encode()
+        self._tags = tags
+        self._tell = tell
+        self._watched: dict[ConversationRef, str] = {}
+        self._connected: dict[Address, bool] = {}
+        self._keeper: Keeper | None = None
+        self._compare_now = anyio.Event()
+        self.counts: Counter[str] = Counter()
+        """What happened, by name, for the metrics."""
+
+    def watch(self, conversation: ConversationRef, tag: str) -> None:
+        self._watched[conversation] = tag
+
+    def unwatch(self, conversation: ConversationRef) -> None:
+        self._watched.pop(conversation, None)
+
+    def is_watched(self, conversation: ConversationRef) -> bool:
+        return conversation in self._watched
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether everything that others write can be heard at once."""
+        return bool(self._connected) and all(self._connected.values())
+
+    def positioned(self, conversation: ConversationRef, epoch: str, seq: int = 0) -> None:
+        """This node itself has changed a log otherwise than by entries."""
+        if self._keeper is not None and conversation in self._watched:
+            self._keeper.positioned(conversation, epoch, seq)
+
+    async def run(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._compare, name="compare positions")
+            await self._keep_readers(keeper)
+
+    # --- positions ---------------------------------------------------------------------------------------
+
+    async def _compare(self) -> None:
+        while True:
+            with anyio.move_on_after(_COMPARE_S if self.is_connected else _COMPARE_BLIND_S):
+                await self._compare_now.wait()
+            self._compare_now = anyio.Event()
+            try:
+                await self.compare()
+            except LogUnavailable as error:
+                logger.debug("positions were not compared: %s", error)
+
+    async def compare(self) -> None:
+        """Ask where all watched logs end, and tell the keeper."""
+        groups: dict[str, list[ConversationRef]] = {}
+        for conversation, tag in self._watched.items():
+            groups.setdefault(tag if self._server.is_cluster else "", []).append(conversation)
+        for refs in groups.values():
+            arguments: list[str] = []
+            for ref in refs:
+                arguments += [self._watched[ref], f"{ref.tenant_id}/{ref.conversation_id}"]
+            answer = await self._scripts.run("positions", arguments[0], *arguments)
+            self.counts["position_checks"] += 1
+            for index, ref in enumerate(refs):
+                epoch, seq = answer[2 * index].decode(), int(answer[2 * index + 1])
+                if self._keeper is not None and ref in self._watched:
+                    self._keeper.positioned(ref, epoch, seq)
+
+    # --- pub/sub -----------------------------------------------------------------------------------------
+
+    async def _keep_readers(self, keeper: Keeper) -> None:
+        """One reader per address; begun anew when partitions have moved."""
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                homes = await self._server.homes(self._tags)
+                pause = _FIRST_PAUSE_S
+            except LogUnavailable as error:
+                logger.warning("cannot tell where the partitions are: %s", error)
+                await anyio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_S)
+                continue
+            self._connected = dict.fromkeys(homes, False)
+            async with anyio.create_task_group() as readers:
+                for address, partitions in homes.items():
+                    channels = [f"{self._tags[partition]}ch" for partition in partitions]
+                    readers.start_soon(self._read, address, channels, keeper, name=f"pub/sub {address}")
+                while await self._are_still(homes):
+                    await anyio.sleep(_COMPARE_S)
+                readers.cancel_scope.cancel()
+
+    async def _are_still(self, homes: Mapping[Address, list[int]]) -> bool:
+        if not self._server.is_cluster:
+            return True
+        try:
+            return await self._server.homes(self._tags) == homes
+        except LogUnavailable:
+            return True  # nothing better is known
+
+    async def _read(self, address: Address, channels: Sequence[str], keeper: Keeper) -> None:
+        pause = _FIRST_PAUSE_S
+        while True:
+            pubsub = self._server.at(address).pubsub()
+            try:
+                await pubsub.ssubscribe(*channels)
+                await self._listen(pubsub, address, len(channels), keeper)
+            except (RedisError, OSError, TimeoutError) as error:
+                logger.warning("pub/sub at %s:%s broke off: %s", *address, error or type(error).__name__)
+                self.counts["pubsub_breaks"] += 1
+            finally:
+                self._connected[address] = False
+                with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+                    await pubsub.aclose()  # type: ignore[no-untyped-call]
+            await anyio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+    async def _listen(self, pubsub: Any, address: Address, channels: int, keeper: Keeper) -> None:
+        last, asked = time.monotonic(), False
+        while True:
+            message = await pubsub.get_message(timeout=_QUIET_S)
+            now = time.monotonic()
+            if message is None:
+                if now - last > 3 * _QUIET_S and asked:
+                    raise TimeoutError("no answer to a ping")
+                if now - last >= _QUIET_S * 0.9:
+                    await pubsub.ping()
+                    asked = True
+                continue
+            last, asked = now, False
+            kind = message["type"]
+            if kind == "smessage":
+                self._received(message["data"], keeper)
+            elif kind == "ssubscribe":
+                channels -= 1
+                if channels == 0:
+                    self._connected[address] = True
+                    self._compare_now.set()
+                    keeper.orphaned()
+            elif kind == "sunsubscribe":
+                raise ConnectionError("a partition has moved")
+
+    def _received(self, data: bytes, keeper: Keeper) -> None:
+        try:
+            message = msgpack.unpackb(data, raw=True, strict_map_key=False)
+            if message[0] == self._owner and message[1] in (b"e", b"o", b"d"):
+                return
+            self._handle(message, keeper)
+        except Exception:  # one bad message must not end the listening
+            logger.exception("a message of another node was not understood")
+
+    def _handle(self, message: Sequence[Any], keeper: Keeper) -> None:
+        match message[1]:
+            case b"e":
+                for tenant, conversation, epoch, first, ts, bodies in message[2]:
+                    ref = ConversationRef(tenant.decode(), conversation.decode())
+                    if ref in self._watched:
+                        entries = [Entry(int(first) + i, int(ts), body) for i, body in enumerate(bodies)]
+                        self._tell(ref, epoch.decode(), entries)
+            case b"n":
+                _, _, tenant, conversation, epoch, seq = message
+                ref = ConversationRef(tenant.decode(), conversation.decode())
+                if ref in self._watched:
+                    keeper.positioned(ref, epoch.decode(), int(seq))
+            case b"i":
+                _, _, tenant, request, conversation, k, kind, body = message
+                intent = Intent(int(k), kind.decode(), orjson.loads(body))
+                home = ConversationRef(tenant.decode(), conversation.decode())
+                keeper.heard(RequestRef(tenant.decode(), request.decode()), home, [intent])
+            case b"o":
+                keeper.orphaned()
+            case b"d":
+                keeper.doubted()

@@ -1,0 +1,106 @@
+"""This node's leases: one per partition in which it owns work, renewed each third of their time.
+
+Redis judges them by its own clock alone. A renewal also brings what was said to this node's turns, so that they hear it
+within a third of the lease without any pub/sub. The loop also knows when the next lease of anybody may run out, so that
+a dead node is noticed at that moment and not at the next round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable
+
+import anyio
+
+from ..base import ConversationRef, Keeper, LogUnavailable, RequestRef
+from .scripts import Scripts
+from .views import intents_of
+
+logger = logging.getLogger(__name__)
+
+_SOONEST_S = 0.05
+_AT_ONCE = 8
+
+
+class Leases:
+    """Kept alive by `run`."""
+
+    def __init__(self, scripts: Scripts, lease_s: float) -> None:
+        self._scripts = scripts
+        self._lease_s = lease_s
+        self._held: dict[str, set[str]] = {}
+        self._soonest_s: float | None = None
+        self._renewed_at = time.monotonic()
+        self.memory_ratio = 0.0
+        """How full Redis was when it was last asked."""
+        self.observe: Callable[[float], None] = lambda seconds: None
+        """Called with how long a round of renewals took."""
+
+    def hold(self, tag: str, member: str) -> None:
+        """The node owns this request in this partition now."""
+        self._held.setdefault(tag, set()).add(member)
+
+    def owned(self) -> Iterable[str]:
+        """Members of what is owned, as of the last renewal."""
+        return [member for members in self._held.values() for member in members]
+
+    def expects(self, seconds: float | None) -> None:
+        """The next lease of any node runs out in so many seconds, unless it is renewed."""
+        self._soonest_s = seconds
+
+    async def run(self, keeper: Keeper) -> None:
+        """Renew, and ask for orphans when a lease may have run out, until cancelled."""
+        next_renewal = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if now >= next_renewal:
+                next_renewal = now + self._lease_s / 3
+                await self._renew(keeper)
+            keeper.orphaned()
+            await anyio.sleep(max(min(next_renewal - time.monotonic(), self._until_orphans()), _SOONEST_S))
+
+    def _until_orphans(self) -> float:
+        # All nodes see the same lease run out: spread, so that they do not all reach for the same turns.
+        soonest = self._lease_s / 3 if self._soonest_s is None else self._soonest_s
+        return soonest + random.uniform(0.0, 0.05)  # noqa: S311
+
+    async def _renew(self, keeper: Keeper) -> None:
+        began = time.monotonic()
+        limiter = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(tag: str) -> None:
+            async with limiter:
+                try:
+                    await self._renew_one(tag, keeper)
+                except LogUnavailable as error:
+                    logger.warning("a lease was not renewed: %s", error)
+
+        await asyncio.gather(*(one(tag) for tag in tuple(self._held)))
+        self.observe(time.monotonic() - began)
+
+    async def _renew_one(self, tag: str, keeper: Keeper) -> None:
+        before = frozenset(self._held.get(tag, ()))
+        lives, inboxes, mine = await self._scripts.run("renew", tag, "0")
+        members = {member.decode() for member in mine}
+        # What came to be owned while the call was under way is not in its answer.
+        self._held[tag] = members | (self._held.get(tag, set()) - before)
+        if lives == b"0" and not self._held[tag]:
+            del self._held[tag]
+        for member, conversation, flat in inboxes:
+            tenant_id, _, request_id = member.decode().partition("/")
+            home = ConversationRef(tenant_id, conversation.decode())
+            keeper.heard(RequestRef(tenant_id, request_id), home, intents_of(flat))
+
+    async def give_up(self) -> None:
+        """The node goes: what it still owns is free at once."""
+        for tag in tuple(self._held):
+            try:
+                with anyio.move_on_after(1.0, shield=True):
+                    await self._scripts.run("renew", tag, "1")
+            except LogUnavailable as error:
+                logger.warning("a lease was not given up: %s", error)
+                return
+        self._held.clear()

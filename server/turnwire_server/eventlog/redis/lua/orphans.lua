@@ -1,0 +1,29 @@
+-- Requests whose owner is gone (parked ones whose time has come among them), and when the next lease may run out. ARGV: limit.
+-- Answer: {{tenant, request, conversation}, …}, ms until the earliest lease ends ('' = none).
+local tag, limit = ARGV[1], tonumber(ARGV[5])
+local inc, ready, since = incarnation(tag)
+local out = {}
+local function look(owner)
+  for _, id in ipairs(redis.call('SMEMBERS', tag .. 'o:' .. owner)) do
+    if #out >= limit then return end
+    local conversation = redis.call('HGET', tag .. 'r:' .. id, 'conversation')
+    local tenant, request = string.match(id, '^([^/]*)/(.*)$')
+    if conversation then out[#out + 1] = {tenant, request, conversation}
+    else redis.call('SREM', tag .. 'o:' .. owner, id) end
+  end
+end
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', tag .. 'timers', '-inf', int(NOW), 'LIMIT', 0, 100)) do
+  redis.call('ZREM', tag .. 'timers', id)
+  if redis.call('HGET', tag .. 'r:' .. id, 'phase') == 'parked' then
+    redis.call('HSET', tag .. 'r:' .. id, 'phase', 'running', 'owner', '-', 'handed', '1')
+    own(tag, id, nil, '-')
+  end
+end
+look('-')
+if ready and NOW - since >= LEASE then
+  for _, owner in ipairs(redis.call('ZRANGEBYSCORE', tag .. 'leases', '-inf', '(' .. int(NOW), 'LIMIT', 0, 100)) do
+    if redis.call('SCARD', tag .. 'o:' .. owner) == 0 then redis.call('ZREM', tag .. 'leases', owner) else look(owner) end
+  end
+end
+local next = redis.call('ZRANGEBYSCORE', tag .. 'leases', int(NOW), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+return {out, next[2] and int(tonumber(next[2]) - NOW) or ''}

@@ -1,0 +1,26 @@
+-- Decide the ending, once. ARGV: tenant, request, conversation, fence, outcome, ending, taken, epoch, re-entry (packed).
+-- Answer: {'sealed', ending}, {'unheard', intents}, {'fenced'}, {'forgotten'}: known again now, but not sealed.
+local tag, tenant, request = ARGV[1], ARGV[5], ARGV[6]
+local inc, ready = incarnation(tag)
+local keys = keys_of(tag, tenant, ARGV[7])
+local key = request_key(tag, tenant, request)
+local r = redis.call('HMGET', key, 'fence', 'ending', 'inc', 'phase')
+if not r[1] and not ready and string.match(ARGV[12], '%.(.*)$') ~= inc then
+  enter(keys, request, inc, ARGV[8], ARGV[13])
+  return {'forgotten'}
+end
+if r[1] ~= ARGV[8] then return {'fenced'} end
+if r[2] ~= '' then return {'sealed', r[2]} end
+-- What was said to it may be among what was lost: the owner asks the archive before it decides.
+if r[3] ~= inc then
+  redis.call('HSET', key, 'inc', inc)
+  return {'forgotten'}
+end
+if ARGV[9] ~= 'cancelled' then
+  local unheard = intents_after(tag, tenant, request, tonumber(ARGV[11]))
+  for i = 2, #unheard, 3 do
+    if unheard[i] == 'cancel' then return {'unheard', unheard} end
+  end
+end
+redis.call('HSET', key, 'phase', 'sealed', 'outcome', ARGV[9], 'ending', ARGV[10], 'inc', inc)
+return {'sealed', ARGV[10]}
