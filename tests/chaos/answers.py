@@ -73,12 +73,13 @@ class Answers:
 
 
 def _request_and_step(messages: list[dict[str, Any]]) -> tuple[str, int]:
-    """The newest request that the prompt names, and how many of its steps have called tools already."""
+    """The newest request that the prompt names, and the step: each one before it has made one tool call."""
     last = max((n for n, message in enumerate(messages) if message["role"] == "user"), default=None)
     if last is None:
         return "?", 1
     marks = _MARK.findall(str(messages[last]["content"]))
-    return marks[-1] if marks else "?", 1 + sum(bool(message.get("tool_calls")) for message in messages[last:])
+    # Calls with no text between them stand in one message, whatever steps they are from.
+    return marks[-1] if marks else "?", 1 + sum(len(message.get("tool_calls") or ()) for message in messages[last:])
 
 
 def _text(steps: Any) -> str:
@@ -86,18 +87,19 @@ def _text(steps: Any) -> str:
 
 
 def _script(rng: random.Random, request_id: str, step: int, call: int) -> Script:
-    steps: list[Step] = [f"«{request_id}/{step}.{call}»"]
+    thoughts: list[Step] = []
+    if rng.random() < 0.15:
+        thoughts = [Delta({"reasoning_content": f"hm {n} "}) for n in range(rng.randint(1, 5))]
     long = rng.random() < 0.06
     count = rng.randint(250, 500) if long else rng.randint(2, 45)
-    steps += [f" {rng.choice(_WORDS)}{n}" for n in range(count)]
-    if rng.random() < 0.15:
-        steps[:0] = [Delta({"reasoning_content": f"hm {n} "}) for n in range(rng.randint(1, 5))]
+    mark = f"«{request_id}/{step}.{call}»"
+    words: list[Step] = [mark, *(f" {rng.choice(_WORDS)}{n}" for n in range(count))]
     fields: dict[str, Any] = {
         "rate": rng.uniform(200, 500) if long else rng.uniform(15, 150),
-        "usage": (rng.randint(1, 90), len(steps)) if rng.random() < 0.85 else None,
+        "usage": (rng.randint(1, 90), count) if rng.random() < 0.85 else None,
     }
     if rng.random() < (0.18 if call == 1 else 0.06):
-        return _troubled(rng, steps, fields)
+        return _troubled(rng, [*thoughts, *words], fields)
     if step < 3 and rng.random() < 0.15:
         name, arguments = rng.choice(
             (
@@ -110,8 +112,8 @@ def _script(rng: random.Random, request_id: str, step: int, call: int) -> Script
         )
         half = len(arguments) // 2
         calls = tool_call_steps(name, arguments[:half], arguments[half:], call_id=f"call_{step}_{call}")
-        return Script([*steps[: rng.randint(1, len(steps))], *calls], finish="tool_calls", **fields)
-    return Script(steps, **fields)
+        return Script([*thoughts, *words[: rng.randint(1, count)], *calls], finish="tool_calls", **fields)
+    return Script([*thoughts, *words], **fields)
 
 
 def _troubled(rng: random.Random, steps: list[Step], fields: dict[str, Any]) -> Script:
