@@ -20,15 +20,18 @@ from turnwire_protocol import CloseCode, GoAway
 
 from .archive import sqlite as archive_sqlite
 from .archive.base import Archive, ArchiveUnavailable
+from .archive.mongo import MongoArchive
 from .auth import build_authenticator
 from .conversations.conclude import archive_ending
 from .conversations.hub import ConversationHub
+from .conversations.patience import until_answered
 from .conversations.requests import Requests
 from .conversations.services import Services
 from .conversations.threads import Threads
 from .eventlog import sqlite as log_sqlite
 from .eventlog.base import EventLog, LogUnavailable
 from .eventlog.group_commit import GroupCommit
+from .eventlog.redis import RedisEventLog
 from .gateway.router import Router
 from .gateway.usage import TokenCounter
 from .settings import Settings
@@ -36,7 +39,7 @@ from .sqlite import Database
 from .telemetry.metrics import Metrics
 from .tools.executor import ToolExecutor
 from .tools.registry import DEMO_TOOLS
-from .transport.flush import flush, tell
+from .transport.flush import flush, look_again, tell
 from .transport.frontend import Frontend
 from .transport.listener import listening
 
@@ -51,13 +54,13 @@ _GOAWAY_SPREAD = 0.5
 class Engines:
     """What stands behind the two ports, and what the server wants to know of it besides.
 
-    ``checkpoint`` is the storage's own housekeeping; ``waiting`` counts the writes it has not begun.
+    ``checkpoint`` is the storage's own housekeeping; ``measure`` tells it where its figures go.
     """
 
     log: EventLog
     archive: Archive
     checkpoint: Callable[[], Awaitable[None]]
-    waiting: Callable[[], int]
+    measure: Callable[[Metrics], None]
 
 
 OpenEngines = Callable[[Settings, AsyncExitStack], Awaitable[Engines]]
@@ -113,12 +116,50 @@ async def open_embedded(settings: Settings, stack: AsyncExitStack) -> Engines:
     await log.open()
     stack.push_async_callback(log.aclose)
     archive = archive_sqlite.SqliteArchive(database)
-    return Engines(log, archive, database.checkpoint, lambda: database.waiting)
+    return Engines(
+        log, archive, database.checkpoint, lambda metrics: metrics.sqlite_queue.set_function(lambda: database.waiting)
+    )
+
+
+async def open_clustered(settings: Settings, stack: AsyncExitStack) -> Engines:
+    """Redis for the log, MongoDB for the archive."""
+    limits, storage = settings.limits, settings.storage
+    assert storage.redis_url is not None, "asked for by open_engines"
+    assert storage.mongo_url is not None, "the settings refuse one without the other"
+    archive = MongoArchive(
+        storage.mongo_url.get_secret_value(), storage.mongo_database, timeout_s=storage.mongo_timeout_s
+    )
+    stack.push_async_callback(archive.aclose)
+    await archive.open()
+    log = RedisEventLog(
+        storage.redis_url.get_secret_value(),
+        prefix=storage.redis_prefix,
+        partitions=storage.partitions,
+        durability=storage.redis_durability,
+        timeout_s=storage.redis_timeout_s,
+        lease_s=storage.lease_s,
+        retention_s=storage.retention_s,
+        reservation_s=limits.reservation_s,
+        recorded_cancel_s=limits.recorded_cancel_s,
+    )
+    stack.push_async_callback(log.aclose)
+    await log.open()
+
+    async def nothing() -> None:
+        """The servers keep house themselves."""
+
+    return Engines(log, archive, nothing, log.measure)
+
+
+async def open_engines_for(settings: Settings, stack: AsyncExitStack) -> Engines:
+    """Clustered where the settings name servers, else embedded."""
+    opener = open_embedded if settings.storage.redis_url is None else open_clustered
+    return await opener(settings, stack)
 
 
 @asynccontextmanager
 async def running(
-    settings: Settings, environ: Mapping[str, str] = os.environ, *, open_engines: OpenEngines = open_embedded
+    settings: Settings, environ: Mapping[str, str] = os.environ, *, open_engines: OpenEngines = open_engines_for
 ) -> AsyncIterator[App]:
     """A server that listens inside the block and has drained when the block is left without an exception.
 
@@ -132,15 +173,18 @@ async def running(
         background.start_soon(services.commit.run, name="group commit")
         turns = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(turns.cancel_scope.cancel)
-        hub = ConversationHub(services, turns, flush, tell)
+        hub = ConversationHub(services, turns, flush, tell, look_again)
         threads = Threads(hub)
         requests = Requests(hub, threads, background)
         front = Frontend(services, hub, requests, threads, build_authenticator(settings), background)
-        taken = await hub.take_over_orphans()
+        hub.roles_changed, hub.deleted = front.recheck_roles, front.deleted
+        taken = await until_answered(hub.take_over_orphans, "taking over")
         if taken:
             logger.info("took over %d unfinished requests", taken)
+        background.start_soon(hub.keep, name="ownership")
+        background.start_soon(services.log.run, hub, name="log")
         background.start_soon(front.wheel.run, name="timers")
-        background.start_soon(_sweep, services, name="sweeper")
+        background.start_soon(_sweep, services, threads, name="sweeper")
         async with listening(front):
             app = App(front)
             logger.info("listening on %s", app.url)
@@ -156,7 +200,7 @@ async def _open_services(
     router = Router.open(settings.deployments, settings.routes, environ)
     stack.push_async_callback(router.aclose)
     metrics = Metrics()
-    metrics.sqlite_queue.set_function(engines.waiting)
+    engines.measure(metrics)
     return Services(
         settings=settings,
         log=engines.log,
@@ -189,18 +233,29 @@ class _AppendMetrics:
         self._metrics.events_appended_total.inc(events)
 
 
-async def _sweep(services: Services) -> None:
-    """What has to be done now and then: late archiving, trimming the log, copying the WAL back."""
+async def _sweep(services: Services, threads: Threads) -> None:
+    """What has to be done now and then: late archiving, trimming the log, copying the WAL back, expiry."""
     while True:
         await anyio.sleep(_SWEEP_S)
         try:
-            for owned in await services.log.unarchived():
-                assert owned.ending is not None, "a finished request has one"
-                await archive_ending(services, owned, owned.ending)
-                await services.log.archived(owned.request)
-            await services.log.trim()
             await services.checkpoint()
+            if await services.log.elect("sweep", 2 * _SWEEP_S):
+                await _archive_late(services)
+                await services.log.trim()
+                before = services.now_ms() - int(services.settings.limits.recorded_cancel_s * 1000)
+                await services.archive.forget_cancels(before)
+                await threads.expire()
         except (LogUnavailable, ArchiveUnavailable) as error:
             logger.warning("the sweep was put off: %s", error)
         except Exception:
             logger.exception("the sweep failed; it is tried again")
+
+
+async def _archive_late(services: Services) -> None:
+    """Endings that were shown while the archive was away."""
+    kept = await services.log.unarchived()
+    services.metrics.unarchived_requests.set(len(kept))
+    for owned in kept:
+        assert owned.ending is not None, "a finished request has one"
+        await archive_ending(services, owned, owned.ending)
+        await services.log.archived(owned.request)

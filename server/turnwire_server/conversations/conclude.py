@@ -1,18 +1,20 @@
 """The last two steps of a sealed request: the archive, then the log. Safe to repeat by anybody who owns it.
 
 If the archive does not answer in time the end is shown all the same and the log keeps the ending until it is
-written (DESIGN section 3). If the archive holds another ending already, that one is published.
+written (DESIGN section 3). If the archive holds another ending already, that one is published. If it holds a cancel
+that the log has lost, the request ends cancelled.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import anyio
 
-from turnwire_server.eventlog.base import Fenced, Finished, Owned
+from turnwire_server.eventlog.base import Fenced, Finished, Owned, Reentry
 
 from . import endings
 from .patience import until_answered
@@ -22,8 +24,15 @@ from .writer import LostOwnership
 logger = logging.getLogger(__name__)
 
 
-async def conclude(services: Services, owned: Owned, ending: Mapping[str, Any]) -> Finished:
-    """Archive and finish. Raises `LostOwnership`."""
+async def conclude(
+    services: Services,
+    owned: Owned,
+    ending: Mapping[str, Any],
+    *,
+    epoch: str | None = None,
+    reentry: Callable[[dict[str, Any]], Reentry] | None = None,
+) -> Finished:
+    """Archive and finish. ``epoch`` and ``reentry`` are the turn's newest, if it ran here. Raises `LostOwnership`."""
     archived = False
     with anyio.move_on_after(services.settings.storage.archive_wait_s):
         ending = await archive_ending(services, owned, ending)
@@ -35,8 +44,12 @@ async def conclude(services: Services, owned: Owned, ending: Mapping[str, Any]) 
         services.settings.limits.event_bytes,
     )
     op = f"finish:{owned.request.request_id}:{owned.fence}"
+    again = (reentry or _reentry_of(owned))(dict(ending))
     answer = await until_answered(
-        lambda: services.log.finish(op, owned.request, owned.fence, events, archived=archived), "finishing"
+        lambda: services.log.finish(
+            op, owned.request, owned.fence, events, archived=archived, epoch=epoch or owned.epoch, reentry=again
+        ),
+        "finishing",
     )
     if isinstance(answer, Fenced):
         raise LostOwnership
@@ -47,18 +60,32 @@ async def conclude(services: Services, owned: Owned, ending: Mapping[str, Any]) 
     return answer
 
 
+def _reentry_of(owned: Owned) -> Callable[[dict[str, Any]], Reentry]:
+    """For a request that did not run here: what was owned is all that is known."""
+    return lambda ending: Reentry(
+        owned.spec, owned.ordinal, owned.run, owned.n, "preparing", owned.checkpoint, ending=ending
+    )
+
+
 async def archive_ending(services: Services, owned: Owned, ending: Mapping[str, Any]) -> Mapping[str, Any]:
     """Write the ending into the archive, however long it takes; returns the one that stands there."""
-    record = await until_answered(
-        lambda: services.archive.end_request(
-            owned.request.tenant_id,
-            owned.request.request_id,
-            ending=ending,
-            answer=endings.answer_of(ending),
-            usage=endings.rows_of(ending),
-            run=owned.run,
-            ended_at=services.now_ms(),
-        ),
-        f"archiving the end of request {owned.request.request_id}",
-    )
-    return ending if record is None or record.ending is None else record.ending
+    while True:
+        record = await until_answered(
+            partial(
+                services.archive.end_request,
+                owned.request.tenant_id,
+                owned.request.request_id,
+                ending=ending,
+                answer=endings.answer_of(ending),
+                usage=endings.rows_of(ending),
+                run=owned.run,
+                ended_at=services.now_ms(),
+            ),
+            f"archiving the end of request {owned.request.request_id}",
+        )
+        if record is None:
+            return ending
+        if record.ending is not None:
+            return record.ending
+        assert record.cancel is not None, "nothing else keeps a request open"
+        ending = endings.as_cancelled(ending, **record.cancel)

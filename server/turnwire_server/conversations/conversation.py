@@ -61,6 +61,13 @@ class Conversation:
             self.tail = Tail(epoch, seq, self._tail_bytes, self._budget)
         return self.tail
 
+    def positioned(self, epoch: str, seq: int) -> bool:
+        """The log ends there; True when not all of it was heard here."""
+        if not self.followers or self.tail is None or (self.tail.epoch == epoch and self.tail.end >= seq):
+            return False
+        self.tail.missed(epoch, seq)
+        return True
+
     def drop_tail(self) -> None:
         """Nobody follows any more."""
         if self.tail is not None:

@@ -72,6 +72,13 @@ def seal_ending(
     }
 
 
+def as_cancelled(ending: Mapping[str, Any], by: str, reason: str | None) -> dict[str, Any]:
+    """The same work, ended by a cancel that was acknowledged before the ending was archived."""
+    draft = cancelled(by, reason)
+    answer = {**ending["answer"], "status": draft.status}
+    return {**ending, "outcome": draft.outcome, "fields": dict(draft.fields), "answer": answer}
+
+
 def answer_of(ending: Mapping[str, Any]) -> Message:
     """The stored answer."""
     return message_from_wire(ending["answer"])

@@ -1,7 +1,8 @@
 """All conversations that are alive on this node, and the turns that run on it.
 
 The hub hears new entries from the log and passes them to the transport's flush; it starts turns in the node's task
-group, the next queued one when one ends, and what a dead start of the node left behind. What a client asks for is in
+group, the next queued one when one ends, and what a dead node, or a dead start of this one, left behind: it is the
+log's `Keeper`. What a client asks for is in
 `requests` and `threads`; what goes out over sockets is in ``transport``.
 """
 
@@ -9,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -19,11 +21,20 @@ from anyio.abc import TaskGroup
 
 from turnwire_protocol import Entry, Notice, RequestQueued
 from turnwire_server.archive.base import ConversationRecord
-from turnwire_server.eventlog.base import ConversationRef, Finished, LogUnavailable, Owned, Phase
+from turnwire_server.eventlog.base import (
+    ConversationRef,
+    Finished,
+    Intent,
+    LogUnavailable,
+    Owned,
+    Phase,
+    RequestRef,
+)
 from turnwire_server.eventlog.tail import TailBudget
 
 from .conversation import Conversation, Follower
 from .patience import until_answered
+from .rebuild import Rebuilder
 from .recovery import take_over, takeover_op
 from .services import Services
 from .turn import Turn
@@ -31,15 +42,28 @@ from .turn import Turn
 logger = logging.getLogger(__name__)
 
 Tell = Callable[[Conversation, Any], None]
-Flush = Callable[[Conversation, Sequence[Entry]], None]
+Flush = Callable[[Conversation, str, Sequence[Entry]], None]
+LookAgain = Callable[[Conversation, str, int], None]
+
+# What this node owns and does not run is given up when it was so at two looks in a row, so far apart.
+_STRAY_LOOK_S = 10.0
+_RETRY_S = 0.5
+# How the body of the event begins that says that roles have changed (`encode_body` puts the type first).
+_MEMBER_CHANGED = b'{"type":"member.changed"'
 
 
 class ConversationHub:
     """Lives as long as the node; ``tasks`` is the node's group for turns."""
 
-    def __init__(self, services: Services, tasks: TaskGroup, flush: Flush, tell: Tell) -> None:
+    def __init__(self, services: Services, tasks: TaskGroup, flush: Flush, tell: Tell, look_again: LookAgain) -> None:
         self.services = services
         self.is_draining = False
+        self.roles_changed: Callable[[ConversationRef], None] = lambda ref: None
+        """Called when the record of a conversation that is followed here has been read again."""
+        self.deleted: Callable[[ConversationRef], None] = lambda ref: None
+        """Called when a conversation that is followed here was deleted on another node."""
+        self.handling: Counter[RequestRef] = Counter()
+        """Requests that this node works on otherwise than by a turn: they are being created or concluded."""
         self.author_left: Callable[[ConversationRef, str], None] = lambda ref, user_id: None
         """Called when the last connection of a user in a conversation is gone and the server did not close it."""
         self.show_queued: Callable[[Owned, int | None], Coroutine[Any, Any, None]]
@@ -47,6 +71,9 @@ class ConversationHub:
         self._tasks = tasks
         self._flush = flush
         self._tell = tell
+        self._look_again = look_again
+        self._rebuilder = Rebuilder(services)
+        self._orphaned = anyio.Event()
         self._conversations: dict[ConversationRef, Conversation] = {}
         self._turns: dict[Turn, None] = {}
         self._all_ended = anyio.Event()
@@ -118,32 +145,135 @@ class ConversationHub:
         conversation = self._get(turn.owned.conversation)
         conversation.turns[turn.owned.request.request_id] = turn
         self._turns[turn] = None
+        turn.on_forgotten = partial(self._recall, turn)
         turn.on_stall = partial(self._log_stalls, conversation, turn.owned.request.request_id)
         self.services.metrics.turns_running.inc()
         self._tasks.start_soon(self._run, turn, conversation, name=f"turn {turn.owned.request.request_id}")
+
+    def _recall(self, turn: Turn) -> None:
+        self._tasks.start_soon(turn.recall, name="recalling a cancel")
 
     def turn(self, ref: ConversationRef, request_id: str) -> Turn | None:
         """The turn of a request, when it runs here."""
         conversation = self._conversations.get(ref)
         return None if conversation is None else conversation.turns.get(request_id)
 
+    def start_next(self, owned: Owned) -> None:
+        """Run a request whose turn has come, or leave it to another node when this one goes away."""
+        if not self.is_draining:
+            self.start(Turn(self.services, owned))
+        elif self.services.log.is_shared:
+            self._tasks.start_soon(self._give_up, owned, name="handing over")
+
+    async def _give_up(self, owned: Owned) -> None:
+        give_up = partial(self.services.log.hand_over, owned.request, owned.fence)
+        await until_answered(give_up, "handing over")
+
     async def take_over_orphans(self) -> int:
         """Own and go on with everything that an earlier start of this node, or a dead node, left unfinished."""
         count = 0
         log = self.services.log
-        for info in await until_answered(log.orphans, "looking for orphans"):
+        orphans = list(await log.orphans())
+        self.services.metrics.orphans_seen_total.inc(len(orphans))
+        for info in orphans:
+            if self.is_draining or self.running_turns >= self.services.settings.limits.running_turns:
+                break
             op, request = takeover_op(), info.request
             owned = await until_answered(partial(log.take_over, op, request), "taking over")
             if owned is None:
                 continue
             count += 1
+            self.services.metrics.takeovers_total.labels(_reason(owned, info.run)).inc()
             if owned.phase is Phase.QUEUED:
                 # It is started when its turn comes; whoever finishes the one before it does that.
                 if owned.n == 0:
                     self._tasks.start_soon(self.show_queued, owned, info.position)
                 continue
-            self.start(await until_answered(partial(take_over, self.services, owned), "taking over"))
+            self._tasks.start_soon(self._go_on, owned, name=f"taking over {request.request_id}")
         return count
+
+    async def _go_on(self, owned: Owned) -> None:
+        with self.at_work(owned.request):
+            turn = await until_answered(partial(take_over, self.services, owned), "taking over")
+            self.start(turn)
+
+    @contextmanager
+    def at_work(self, request: RequestRef) -> Iterator[None]:
+        """This node does something with a request that has no turn here."""
+        self.handling[request] += 1
+        try:
+            yield
+        finally:
+            self.handling -= Counter({request: 1})
+
+    # --- as the log's keeper -------------------------------------------------------------------------------
+
+    async def keep(self) -> None:
+        """Take over, rebuild and give up strays, until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._rebuilder.run, name="rebuild")
+            tasks.start_soon(self._give_up_strays, name="strays")
+            while True:
+                await self._orphaned.wait()
+                self._orphaned = anyio.Event()
+                try:
+                    if not self.is_draining:
+                        await self.take_over_orphans()
+                except LogUnavailable as error:
+                    logger.debug("orphans were not looked for: %s", error)
+                    await anyio.sleep(_RETRY_S)
+                except Exception:
+                    logger.exception("taking over failed; it is tried again")
+                    await anyio.sleep(_RETRY_S)
+
+    def heard(self, request: RequestRef, conversation: ConversationRef, intents: Sequence[Intent]) -> None:
+        turn = self.turn(conversation, request.request_id)
+        if turn is not None:
+            turn.hear(intents)
+
+    def positioned(self, conversation: ConversationRef, epoch: str, seq: int) -> None:
+        known = self._conversations.get(conversation)
+        if known is None or not known.positioned(epoch, seq):
+            return
+        self.services.metrics.gaps_filled_total.inc()
+        self._look_again(known, epoch, seq)
+        self._tasks.start_soon(self._read_again, conversation, name="reading a record again")
+
+    def orphaned(self) -> None:
+        self._orphaned.set()
+
+    def doubted(self) -> None:
+        self._rebuilder.doubted()
+
+    async def _read_again(self, ref: ConversationRef) -> None:
+        """The record may have changed elsewhere: roles, or the conversation is gone."""
+        record = await until_answered(partial(self.refresh, ref), "reading a conversation")
+        if record is None:
+            self.deleted(ref)
+        else:
+            self.roles_changed(ref)
+
+    async def _give_up_strays(self) -> None:
+        """What the log says is this node's and does not run here would hang for ever: a step's answer was lost for
+        good, or the log has gone back to an earlier state. It becomes an orphan."""
+        before: set[RequestRef] = set()
+        while True:
+            await anyio.sleep(_STRAY_LOOK_S)
+            try:
+                mine = set(await self.services.log.mine())
+                here = {turn.owned.request for turn in self._turns} | set(self.handling)
+                queued = {ref for ref in mine - here if await self._is_queued(ref)}
+                strays = mine - here - queued
+                for ref in strays & before:
+                    logger.warning("request %s is owned here and does not run; it is given up", ref.request_id)
+                    await self.services.log.disown(ref)
+                before = strays
+            except LogUnavailable as error:
+                logger.debug("strays were not looked for: %s", error)
+
+    async def _is_queued(self, ref: RequestRef) -> bool:
+        info = await self.services.log.request(ref)
+        return info is not None and info.phase is Phase.QUEUED and info.confirmed
 
     async def drain(self, seconds: float) -> None:
         """Let turns end by themselves for a while, then end what is left where it stands."""
@@ -156,8 +286,8 @@ class ConversationHub:
 
     def went_on(self, conversation: ConversationRef, finished: Finished) -> None:
         """A request has ended: start the next, and tell those behind it where they stand now."""
-        if finished.next is not None and not self.is_draining:
-            self.start(Turn(self.services, finished.next))
+        if finished.next is not None:
+            self.start_next(finished.next)
         if finished.waiting:
             self._tasks.start_soon(self._tell_positions, conversation, finished, name="queue positions")
 
@@ -196,10 +326,13 @@ class ConversationHub:
 
     def _entries_received(self, ref: ConversationRef, epoch: str, entries: Sequence[Entry]) -> None:
         conversation = self._conversations.get(ref)
-        if conversation is not None:
-            fresh = conversation.received(epoch, entries)
-            if fresh:
-                self._flush(conversation, fresh)
+        if conversation is None:
+            return
+        fresh = conversation.received(epoch, entries)
+        if fresh:
+            self._flush(conversation, epoch, fresh)
+        if any(entry.body.startswith(_MEMBER_CHANGED) for entry in entries):
+            self._tasks.start_soon(self._read_again, ref, name="reading a record again")
 
     async def _run(self, turn: Turn, conversation: Conversation) -> None:
         finished: Finished | None = None
@@ -236,3 +369,9 @@ class ConversationHub:
             await until_answered(lambda: self.services.log.emit(op, ref, events), "telling queue positions")
         except LogUnavailable:  # pragma: no cover - until_answered repeats
             logger.warning("queue positions of %s were not told", ref.conversation_id)
+
+
+def _reason(owned: Owned, run: int) -> str:
+    if owned.is_rebuilt:
+        return "rebuilt"
+    return "node_lost" if owned.run > run else "handed_over"

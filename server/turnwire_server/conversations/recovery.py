@@ -7,10 +7,12 @@ for ever; past the limits it ends `incomplete`, `node_lost`, with what the log h
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import Any
 
 from turnwire_protocol import Entry, MessageCreated, RequestFold
-from turnwire_server.eventlog.base import ConversationRef, EventLog, Owned, Phase
+from turnwire_server.eventlog.base import ConversationRef, EventLog, Intent, Owned, Phase
+from turnwire_server.orchestration.context import build_prompt
 
 from . import endings
 from .endings import Draft
@@ -25,9 +27,23 @@ _PAGE_BYTES = 1024 * 1024
 
 
 async def take_over(services: Services, owned: Owned) -> Turn:
-    """The turn that goes on where the last owner of ``owned`` stopped."""
-    if owned.phase is Phase.SEALED or owned.n == 0:
+    """The turn that goes on where the last owner of ``owned`` stopped.
+
+    The archive may know more than the log: how it ended, that it was cancelled, what was stored when it was parked.
+    """
+    ref = owned.request
+    record = await services.archive.request(ref.tenant_id, ref.request_id)
+    if record is not None:
+        if record.ending is not None:
+            return Turn(services, owned, decided=record.ending)
+        if record.checkpoint is not None and owned.checkpoint is None:
+            owned = replace(owned, checkpoint=dict(record.checkpoint))
+        if record.cancel is not None:
+            owned = replace(owned, intents=(*owned.intents, Intent(0, "cancel", dict(record.cancel))))
+    if owned.phase is Phase.SEALED:
         return Turn(services, owned)
+    if owned.n == 0:
+        return Turn(services, owned, ledger=_lost_ledger(services, owned) if owned.is_rebuilt else None)
     fold = fold_from(owned.checkpoint, owned.checkpoint_seq)
     entries = await entries_of(services.log, owned.conversation, max(owned.checkpoint_seq, owned.first_seq - 1))
     text = []
@@ -44,6 +60,18 @@ async def take_over(services: Services, owned: Owned) -> Turn:
     ledger = Ledger.from_json(services.counter, kept["ledger"], deployments, lost)
     give_up = _too_much(services, owned, ledger)
     return Turn(services, owned, fold=fold, ledger=ledger, progress=progress, give_up=give_up)
+
+
+def _lost_ledger(services: Services, owned: Owned) -> Ledger:
+    """Of a turn that log and owner have lost together nothing is known: one attempt is accounted, as if it had been
+    made, since most were (guarantee 12)."""
+    spec = TurnSpec.from_owned(owned)
+    plan = services.router.plan(spec.route)
+    ledger = Ledger(services.counter)
+    prompt = build_prompt(None, [], [spec.user_message()], count=services.counter.estimate_prompt_tokens)
+    ledger.begin(1, 1, plan[0].deployment, prompt)
+    ledger.close("node_lost")
+    return ledger
 
 
 def fold_from(checkpoint: dict[str, Any] | None, seq: int) -> RequestFold | None:

@@ -12,7 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 from anyio.abc import TaskGroup
@@ -37,7 +37,10 @@ from turnwire_server.eventlog.base import (
     Busy,
     Claimed,
     ConversationRef,
+    Intent,
+    LogFull,
     LogUnavailable,
+    Outdated,
     Owned,
     Phase,
     Posted,
@@ -62,6 +65,8 @@ logger = logging.getLogger(__name__)
 
 # How long the repeat of a create waits for the first one, which another connection or node is just carrying out.
 _CONFIRM_POLL_S = 0.02
+# How long a cancel's answer waits for the archive to have it as well.
+_KEEP_CANCEL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +168,8 @@ class Requests:
         self, principal: Principal, tenant: Tenant, command: RequestCreate, ref: RequestRef, op: str
     ) -> Claimed:
         """The claim, and the request in the archive, however long they take to answer."""
-        with self._claims(ConversationRef(principal.tenant_id, command.conversation_id)):
+        conversation = ConversationRef(principal.tenant_id, command.conversation_id)
+        with self._claims(conversation), self._hub.at_work(ref):
             try:
                 claimed = await self._claim(principal, tenant, command, ref, op)
             except CommandError:
@@ -171,13 +177,29 @@ class Requests:
                 raise
             if claimed.mine:
                 await self._archive(claimed, op)
+                claimed = await self._with_forgotten_cancel(claimed)
             return claimed
+
+    async def _with_forgotten_cancel(self, claimed: Claimed) -> Claimed:
+        """A cancel that was acknowledged before the request was known, and that the log has lost (guarantee 5)."""
+        limits, owned = self._services.settings.limits, claimed.owned
+        if claimed.memory_s > limits.recorded_cancel_s or owned.intents:
+            return claimed
+        since = self._services.now_ms() - int(limits.recorded_cancel_s * 1000)
+        ref, user_id = owned.request, TurnSpec.from_owned(owned).user_id
+        kept = await until_answered(
+            lambda: self._services.archive.recorded_cancel(ref.tenant_id, ref.request_id, user_id, since=since),
+            "looking for a cancel",
+        )
+        if kept is None:
+            return claimed
+        return replace(claimed, owned=replace(owned, intents=(Intent(0, "cancel", dict(kept)),)))
 
     async def _release(self, op: str, ref: RequestRef) -> None:
         """Give the id back, and start whoever waited behind it."""
         following = await until_answered(lambda: self._services.log.release(op, ref), "releasing a request")
         if following is not None:
-            self._hub.start(Turn(self._services, following))
+            self._hub.start_next(following)
 
     async def _existing(self, ref: RequestRef, print_: str, op: str) -> CreateResult | None:
         """The request when it stands already, in the log or, long after, in the archive alone."""
@@ -224,22 +246,36 @@ class Requests:
         record = await self._conversation(principal, command)
         await self._check_parent(record, command)
         spec = TurnSpec.create(command, principal.tenant_id, principal.user_id, tenant, route, self._services.now_ms())
-        claimed = await until_answered(
-            lambda: self._services.log.claim(
-                op,
-                ref,
-                spec.conversation,
-                spec.to_json(command),
-                base=Base(record.ordinal, record.head),
-                reject_busy=command.on_busy == "reject",
-                queue_limit=limits.queued_per_conversation,
-            ),
-            f"claiming request {ref.request_id}",
-        )
+        claimed = await self._try_claim(ref, spec, command, op, Base(record.ordinal, record.head, is_fresh=False))
+        if isinstance(claimed, Outdated):
+            fresh = await self._hub.refresh(spec.conversation)
+            if fresh is None:
+                raise CommandError(ErrorCode.UNAVAILABLE, "the conversation is being deleted; send it again")
+            claimed = await self._try_claim(ref, spec, command, op, Base(fresh.ordinal, fresh.head))
+            assert not isinstance(claimed, Outdated), "a fresh base is never outdated"
         if isinstance(claimed, Busy):
             text = "too many requests wait in this conversation" if claimed.full else "a turn is running"
             raise CommandError(ErrorCode.BUSY, text, request_id=command.request_id, details={"behind": claimed.behind})
         return claimed
+
+    async def _try_claim(
+        self, ref: RequestRef, spec: TurnSpec, command: RequestCreate, op: str, base: Base
+    ) -> Claimed | Busy | Outdated:
+        try:
+            return await until_answered(
+                lambda: self._services.log.claim(
+                    op,
+                    ref,
+                    spec.conversation,
+                    spec.to_json(command),
+                    base=base,
+                    reject_busy=command.on_busy == "reject",
+                    queue_limit=self._services.settings.limits.queued_per_conversation,
+                ),
+                f"claiming request {ref.request_id}",
+            )
+        except LogFull as error:
+            raise CommandError(ErrorCode.OVERLOADED, f"nothing new is begun: {error}", retry_after_ms=5000) from error
 
     def _route(self, tenant: Tenant, command: RequestCreate) -> str:
         router = self._services.router
@@ -327,6 +363,9 @@ class Requests:
         # Before its first event the archive decides: a request that is in there has been, or will be, acknowledged.
         if record is None and (info is None or not info.confirmed):
             raise _unknown(request_id)
+        if info is None and record is not None and record.state == "open":
+            # The log may have lost the way to it, but not the request.
+            info = await self._services.log.request(ref, ConversationRef(ref.tenant_id, record.conversation_id))
         conversation_id = (
             info.conversation.conversation_id if info is not None else _archived_state(record).conversation_id
         )
@@ -341,6 +380,7 @@ class Requests:
         ref = RequestRef(principal.tenant_id, command.request_id)
         info = await self._services.log.request(ref)
         any_user = False
+        home: ConversationRef | None = None
         if info is not None and info.user_id != principal.user_id:
             any_user = await self._may_cancel(principal, info.conversation)
         elif info is None:
@@ -349,17 +389,31 @@ class Requests:
                 conversation = await self._hub.record(ConversationRef(ref.tenant_id, record.conversation_id))
                 if conversation is not None and role_of(conversation, principal) is not None:
                     return CancelResult("already_terminal", record.state)
+            elif record is not None:
+                home = ConversationRef(ref.tenant_id, record.conversation_id)
+                any_user = record.user_id != principal.user_id and await self._may_cancel(principal, home)
         return await see_through(
             self._tasks,
-            lambda: self._cancel(ref, principal.user_id, command.reason, any_user=any_user, info=info),
+            lambda: self._cancel(ref, principal.user_id, command.reason, any_user=any_user, info=info, home=home),
             self._carry_out,
             f"cancelling request {ref.request_id}",
         )
 
     async def _cancel(
-        self, ref: RequestRef, user_id: str, reason: str | None, *, any_user: bool, info: RequestInfo | None
+        self,
+        ref: RequestRef,
+        user_id: str,
+        reason: str | None,
+        *,
+        any_user: bool,
+        info: RequestInfo | None,
+        home: ConversationRef | None = None,
     ) -> CancelResult:
-        posted = await self._post_cancel(ref, user_id, reason, any_user=any_user, info=info)
+        posted = await self._post_cancel(ref, user_id, reason, any_user=any_user, info=info, home=home)
+        if posted.outcome is not PostOutcome.SETTLED and self._services.log.is_shared:
+            settled = await self._keep_cancel(ref, user_id, reason, posted, any_user=any_user)
+            if settled is not None:
+                return settled
         if info is None and posted.outcome is PostOutcome.STORED:  # it was claimed meanwhile
             info = await until_answered(lambda: self._services.log.request(ref), "looking at a request")
         return self._answer(ref, info, posted)
@@ -378,10 +432,44 @@ class Requests:
                 assert posted.owned is not None
                 owned = posted.owned
                 return CancelResult("cancelling", carry_out=lambda: self._conclude(owned))
-        turn = None if info is None else self._hub.turn(info.conversation, ref.request_id)
-        if turn is not None and posted.intent is not None:
-            turn.hear([posted.intent])
+        self._hear_here(info, posted)
         return CancelResult("cancelling")
+
+    def _hear_here(self, info: RequestInfo | None, posted: Posted) -> None:
+        if info is not None and posted.intent is not None:
+            self._hub.heard(info.request, info.conversation, [posted.intent])
+
+    async def _keep_cancel(
+        self, ref: RequestRef, user_id: str, reason: str | None, posted: Posted, *, any_user: bool
+    ) -> CancelResult | None:
+        """What is acknowledged must survive a log that loses its last writes: the archive keeps it as well, and knows
+        what the log may have lost. Not for long where the archive does not answer: the log alone has it then."""
+        archive = self._services.archive
+        record: RequestRecord | None = None
+        with anyio.move_on_after(_KEEP_CANCEL_S):
+            record = await until_answered(
+                lambda: archive.record_cancel(
+                    ref.tenant_id,
+                    ref.request_id,
+                    user_id,
+                    by=user_id,
+                    reason=reason,
+                    at=self._services.now_ms(),
+                    any_user=any_user,
+                ),
+                "keeping a cancel",
+            )
+        if record is None or posted.outcome is PostOutcome.ENDED:
+            return None
+        if record.state != "open":
+            return CancelResult("already_terminal", record.state)
+        if posted.outcome is PostOutcome.RECORDED:
+            # The log has lost it and its owner has yet to put it back; whoever ends it asks the archive.
+            turn = self._hub.turn(ConversationRef(ref.tenant_id, record.conversation_id), ref.request_id)
+            if turn is not None:
+                await turn.recall()
+            return CancelResult("cancelling")
+        return None
 
     async def _may_cancel(self, principal: Principal, ref: ConversationRef) -> bool:
         """An owner may cancel anybody's; a member without that right is told so, a stranger learns nothing."""
@@ -394,7 +482,14 @@ class Requests:
         return True
 
     async def _post_cancel(
-        self, ref: RequestRef, user_id: str, reason: str | None, *, any_user: bool, info: RequestInfo | None
+        self,
+        ref: RequestRef,
+        user_id: str,
+        reason: str | None,
+        *,
+        any_user: bool,
+        info: RequestInfo | None,
+        home: ConversationRef | None,
     ) -> Posted:
         body = {"by": user_id, "reason": reason}
         ending = None
@@ -403,7 +498,9 @@ class Requests:
         op = f"cancel:{uuid.uuid4().hex}"
         # Its answer is needed: a queued request that it ended is concluded by whoever ended it.
         return await until_answered(
-            lambda: self._services.log.post(op, ref, "cancel", body, user_id=user_id, any_user=any_user, ending=ending),
+            lambda: self._services.log.post(
+                op, ref, "cancel", body, user_id=user_id, any_user=any_user, ending=ending, conversation=home
+            ),
             f"cancelling request {ref.request_id}",
         )
 
@@ -430,7 +527,8 @@ class Requests:
     async def _conclude(self, owned: Owned) -> None:
         assert owned.ending is not None
         try:
-            self._hub.went_on(owned.conversation, await conclude(self._services, owned, owned.ending))
+            with self._hub.at_work(owned.request):
+                self._hub.went_on(owned.conversation, await conclude(self._services, owned, owned.ending))
         except LostOwnership:
             logger.info("request %s was ended by another", owned.request.request_id)
 

@@ -7,10 +7,12 @@ who need the same one share it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 
 from turnwire_protocol import ConversationSnapshot, Message, RequestFold
-from turnwire_server.eventlog.base import ConversationRef, Live
+from turnwire_server.eventlog.base import Base, ConversationRef, Live, LiveRequest
 
 from .recovery import Trimmed, entries_of, fold_from, fold_with
 from .services import Services
@@ -46,13 +48,14 @@ class Snapshots:
 
     async def _build(self, ref: ConversationRef, live: Live) -> ConversationSnapshot:
         folds = await self._folds(ref, live)
+        base = await base_of(self._services, ref, live)
         page = await self._services.archive.messages(
             ref.tenant_id,
             ref.conversation_id,
-            leaf=live.base.head,
+            leaf=base.head,
             limit=self._messages,
             max_bytes=self._bytes,
-            up_to_ordinal=live.base.ordinal,
+            up_to_ordinal=base.ordinal,
             without=list(folds),
         )
         return ConversationSnapshot(
@@ -66,7 +69,10 @@ class Snapshots:
 
     async def _folds(self, ref: ConversationRef, live: Live) -> dict[str, RequestFold]:
         start: dict[str, tuple[int, RequestFold | None]] = {
-            request.request_id: (request.checkpoint_seq, fold_from(request.checkpoint, request.checkpoint_seq))
+            request.request_id: (
+                request.checkpoint_seq,
+                fold_from(await self._checkpoint(ref, request), request.checkpoint_seq),
+            )
             for request in live.requests
         }
         folds: dict[str, RequestFold | None] = {request_id: fold for request_id, (_, fold) in start.items()}
@@ -78,3 +84,23 @@ class Snapshots:
                     folds[request_id] = fold_with(folds[request_id], entry)
         assert all(folds.values()), "a live request has a checkpoint, or all of its events are there"
         return {request_id: fold for request_id, fold in folds.items() if fold is not None}
+
+    async def _checkpoint(self, ref: ConversationRef, request: LiveRequest) -> dict[str, Any] | None:
+        if not request.is_parked:
+            return request.checkpoint
+        record = await self._services.archive.request(ref.tenant_id, request.request_id)
+        return None if record is None or record.checkpoint is None else dict(record.checkpoint)
+
+
+async def base_of(services: Services, ref: ConversationRef, live: Live) -> Base:
+    """The newest message before which everything is in the archive or live. A log that has forgotten the conversation
+    asks the archive; what was begun in it since would show in the log."""
+    while live.base.ordinal == 0:
+        record = await services.archive.conversation(ref.tenant_id, ref.conversation_id)
+        again = await services.log.live(ref)
+        if again.base.ordinal == 0:
+            return Base() if record is None else Base(record.ordinal, record.head)
+        if again.position != live.position:
+            raise Trimmed
+        live = again
+    return live.base

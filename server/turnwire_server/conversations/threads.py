@@ -25,7 +25,12 @@ from turnwire_server.eventlog.base import ConversationRef
 
 from .hub import ConversationHub
 from .patience import until_answered
+from .recovery import Trimmed
 from .roles import SCOPE_OPERATE, SCOPE_READ, require, role_of, taken
+from .snapshots import base_of
+
+_DAY_MS = 86_400_000
+_EXPIRED_AT_ONCE = 100
 
 
 class Threads:
@@ -113,14 +118,19 @@ class Threads:
         require(await self._hub.record(ref), command.conversation_id, principal, "viewer")
         limits = self._services.settings.limits
         live = await self._services.log.live(ref)
+        try:
+            base = await base_of(self._services, ref, live)
+        except Trimmed:  # it has begun anew in this moment: then it knows its newest message
+            live = await self._services.log.live(ref)
+            base = live.base
         page = await self._services.archive.messages(
             ref.tenant_id,
             ref.conversation_id,
-            leaf=command.before or command.leaf or live.base.head,
+            leaf=command.before or command.leaf or base.head,
             below=command.before is not None,
             limit=min(command.limit or limits.page_items, limits.page_items),
             max_bytes=limits.frame_bytes // 2,
-            up_to_ordinal=live.base.ordinal,
+            up_to_ordinal=base.ordinal,
             without=[request.request_id for request in live.requests],
         )
         asked = command.before or command.leaf
@@ -146,6 +156,19 @@ class Threads:
             conversation_id=ref.conversation_id, user_id=command.user_id, role=command.role, by=principal.user_id
         )
         await self._services.log.emit(f"share:{uuid.uuid4().hex}", ref, [event])
+
+    async def expire(self) -> None:
+        """Delete conversations that have been quiet for longer than they are kept."""
+        days = self._services.settings.storage.conversation_expiry_days
+        if days is None:
+            return
+        before = self._services.now_ms() - int(days * _DAY_MS)
+        for tenant_id, conversation_id in await self._services.archive.expire(before, limit=_EXPIRED_AT_ONCE):
+            ref = ConversationRef(tenant_id, conversation_id)
+            if await self._services.log.running([ref]):
+                continue
+            await self._services.log.delete(f"delete:{uuid.uuid4().hex}", ref)
+            await self._services.archive.delete_conversation(tenant_id, conversation_id)
 
     async def delete(
         self,

@@ -9,13 +9,22 @@ stops it anywhere, and whoever takes over goes on from the log.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import anyio
 
 from turnwire_protocol import Message, MessageStarted, RequestFold, StepFailed, ToolCallPart, ToolFailed, to_wire
-from turnwire_server.eventlog.base import Fenced, Finished, Intent, LogUnavailable, Owned, Sealed, Unheard
+from turnwire_server.eventlog.base import (
+    Fenced,
+    Finished,
+    Forgotten,
+    Intent,
+    LogUnavailable,
+    Owned,
+    Sealed,
+    Unheard,
+)
 
 from . import endings
 from .conclude import conclude
@@ -30,6 +39,13 @@ from .steps import Answer, Progress
 from .writer import LostOwnership, TurnWriter
 
 logger = logging.getLogger(__name__)
+
+
+class HandedOver(Exception):
+    """The node goes away and has given the turn up; another one goes on with it."""
+
+
+_EVERYTHING = 2**53 - 1  # of an inbox
 
 _INTERNAL = "the server failed while answering; the fault has been logged, and you can try again"
 
@@ -47,27 +63,35 @@ class Turn:
         progress: Progress | None = None,
         give_up: Draft | None = None,
         is_archived: bool = False,
+        decided: Mapping[str, Any] | None = None,
     ) -> None:
         self.owned = owned
         self.spec = TurnSpec.from_owned(owned)
         self._services = services
         self._fold = fold or new_fold(owned)
         self._ledger = ledger or Ledger(services.counter)
-        self._progress = progress or Progress()
+        self._progress = progress or Progress(attempt=len(self._ledger.attempts))
         self._recovered = fold is not None
         self._give_up = give_up
+        self._decided = decided
         self._is_archived = is_archived
         self._scope = anyio.CancelScope()
         self._cancel: Intent | None = None
         self.on_stall: Callable[[], None] = lambda: None
         """Called when the log stops taking this turn's events."""
+        self.on_forgotten: Callable[[], None] = lambda: None
+        """Called when the log has lost this turn: what was said to it may be lost with it, see `recall`."""
         self._draining = False
+        self._must_recall = False
         limits, storage = services.settings.limits, services.settings.storage
         self._writer = TurnWriter(
             owned,
             self._fold,
             services.commit,
+            lane=services.log.lane(owned.conversation),
+            now_ms=services.now_ms,
             heard=self.hear,
+            forgotten=self._was_forgotten,
             stalled=lambda: self.on_stall(),
             checkpoint=self._checkpoint,
             checkpoint_events=limits.checkpoint_events,
@@ -82,12 +106,31 @@ class Turn:
         return f"<Turn {self.owned.request.request_id} run={self.owned.run} {self._fold.state}>"
 
     def hear(self, intents: Sequence[Intent]) -> None:
-        """Intents from the inbox. The first cancel stops whatever the turn is doing, at once."""
+        """Intents from the inbox. The first cancel stops whatever the turn is doing, at once.
+
+        They may come out of order, from this node and from others; one that is missing comes with the next append.
+        """
         for intent in intents:
-            self._writer.taken = max(self._writer.taken, intent.k)
+            if intent.k == self._writer.taken + 1:
+                self._writer.taken = intent.k
             if intent.kind == "cancel" and self._cancel is None:
                 self._cancel = intent
                 self._scope.cancel()
+
+    async def recall(self) -> None:
+        """Ask the archive whether the turn was cancelled; the log may have lost that (guarantee 5)."""
+        ref = self.owned.request
+        record = await until_answered(
+            lambda: self._services.archive.request(ref.tenant_id, ref.request_id), "reading a request"
+        )
+        self._must_recall = False
+        if record is not None and record.cancel is not None and self._cancel is None:
+            self.hear([Intent(0, "cancel", dict(record.cancel))])
+
+    def _was_forgotten(self) -> None:
+        self._must_recall = True
+        self._services.metrics.reentries_total.inc()
+        self.on_forgotten()
 
     def drain(self) -> None:
         """The node is going away and will not wait any longer: end here, with what there is."""
@@ -98,17 +141,23 @@ class Turn:
         """Run to the end. None when the turn is no longer this node's."""
         try:
             ending = self.owned.ending
-            if ending is None:
+            if self._decided is not None:
+                ending = await self._seal_as_archived(self._decided)
+            elif ending is None:
                 ending = await self._decide()
-            return await conclude(self._services, self.owned, ending)
+            return await conclude(
+                self._services, self.owned, ending, epoch=self._writer.epoch, reentry=self._writer.reentry
+            )
         except LostOwnership:
             logger.warning("request %s was taken over or deleted", self.owned.request.request_id)
-            return None
+        except HandedOver:
+            logger.info("request %s is handed over to another node", self.owned.request.request_id)
+        return None
 
     async def _decide(self) -> dict[str, Any]:
         try:
             return await self._seal(await self._answer())
-        except LostOwnership:
+        except (LostOwnership, HandedOver):
             raise
         except Exception:
             # A bug of ours must not leave the turn hanging: everybody would wait for its end.
@@ -132,7 +181,9 @@ class Turn:
             draft = endings.failed("unavailable", "the server could not store the answer in time", retryable=True)
         if self._cancel is not None:
             draft = self._cancelled()
-        elif self._draining:
+        elif self._draining and draft is None:
+            if self._services.log.is_shared:
+                await self._hand_over()
             self._tell_drain()
             draft = endings.incomplete("node_lost")
         elif draft is None:
@@ -183,6 +234,18 @@ class Turn:
         if self._writer.buffer.parts > self._progress.part:
             answer.reset_step()
 
+    async def _hand_over(self) -> NoReturn:
+        """Stop here, so that another node begins the broken step again. Not a take-over: nobody died."""
+        self._tell_drain()
+        self._writer.checkpoint_next()
+        await self._writer.flush()
+        owned = self.owned
+        done = await until_answered(lambda: self._services.log.hand_over(owned.request, owned.fence), "handing over")
+        if not done:
+            raise LostOwnership
+        self._services.metrics.handed_over_total.inc()
+        raise HandedOver
+
     def _tell_drain(self) -> None:
         last = self._ledger.attempts[-1] if self._ledger.attempts else None
         if last is not None and last.outcome == "cancelled":
@@ -215,20 +278,55 @@ class Turn:
 
     async def _seal(self, draft: Draft) -> dict[str, Any]:
         while True:
+            if self._must_recall:
+                await self.recall()
             answer = await until_answered(lambda: self._try_seal(draft), "sealing")
             if isinstance(answer, Sealed):
                 return answer.ending
             if isinstance(answer, Fenced):
                 raise LostOwnership
-            self.hear(answer.intents)
+            if isinstance(answer, Forgotten):
+                self._was_forgotten()
+            else:
+                self.hear(answer.intents)
 
-    def _try_seal(self, draft: Draft) -> Awaitable[Sealed | Unheard | Fenced]:
+    async def _seal_as_archived(self, ending: Mapping[str, Any]) -> dict[str, Any]:
+        """The archive holds the ending; the log has lost it. Whatever was said since came too late."""
+        owned, wanted = self.owned, dict(ending)
+        op = f"seal:{owned.request.request_id}:{owned.fence}"
+        while True:
+            answer = await until_answered(
+                lambda: self._services.log.seal(
+                    op,
+                    owned.request,
+                    owned.fence,
+                    wanted,
+                    taken=_EVERYTHING,
+                    epoch=self._writer.epoch,
+                    reentry=self._writer.reentry() if self._services.log.is_shared else None,
+                ),
+                "sealing",
+            )
+            if isinstance(answer, Sealed):
+                return wanted
+            if isinstance(answer, Fenced):
+                raise LostOwnership
+
+    def _try_seal(self, draft: Draft) -> Awaitable[Sealed | Unheard | Fenced | Forgotten]:
         """One try. What was heard until now decides the draft and how much the seal is told to be heard, together:
         a cancel that comes while the seal is under way, or between two tries, is found unheard by the log."""
         owned = self.owned
         final = draft if self._cancel is None else self._cancelled()
         op = f"seal:{owned.request.request_id}:{owned.fence}"
-        return self._services.log.seal(op, owned.request, owned.fence, self._ending(final), taken=self._writer.taken)
+        return self._services.log.seal(
+            op,
+            owned.request,
+            owned.fence,
+            self._ending(final),
+            taken=self._writer.taken,
+            epoch=self._writer.epoch,
+            reentry=self._writer.reentry() if self._services.log.is_shared else None,
+        )
 
     def _ending(self, draft: Draft) -> dict[str, Any]:
         started = self._fold.message_id is not None

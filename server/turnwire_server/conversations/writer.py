@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 
 from turnwire_protocol import RequestEvent, RequestFold
-from turnwire_server.eventlog.base import Append, Appended, Fenced, Intent, LogUnavailable, Owned
+from turnwire_server.eventlog.base import Append, Appended, Fenced, Forgotten, Intent, LogUnavailable, Owned, Reentry
 from turnwire_server.eventlog.group_commit import GroupCommit
 
 from .deltas import DeltaBuffer, DeltaType
@@ -33,7 +33,10 @@ class TurnWriter:
         fold: RequestFold,
         commit: GroupCommit,
         *,
+        lane: int,
+        now_ms: Callable[[], int],
         heard: Callable[[Sequence[Intent]], None],
+        forgotten: Callable[[], None],
         stalled: Callable[[], None],
         checkpoint: Callable[[], dict[str, Any]],
         checkpoint_events: int,
@@ -44,7 +47,12 @@ class TurnWriter:
         self.fold = fold
         self.buffer = DeltaBuffer(owned.conversation.conversation_id, owned.request.request_id, fold.partial)
         self.taken = owned.taken
+        self.epoch = owned.epoch
+        self.lane = lane
         self._owned = owned
+        self._now_ms = now_ms
+        self._tell_forgotten = forgotten
+        self._reenters = False
         self._commit = commit
         self._heard = heard
         self._tell_stalled = stalled
@@ -105,16 +113,34 @@ class TurnWriter:
 
     async def flush(self) -> None:
         """Wait until everything said so far is in the log. Raises `LostOwnership`."""
-        while (len(self.buffer) or self._inflight) and not self._lost:
+        while (len(self.buffer) or self._inflight or self._reenters) and not self._lost:
             await self._until_changed()
         if self._lost:
             raise LostOwnership
 
+    def checkpoint_next(self) -> None:
+        """Store the turn's own state with the next events, or by itself."""
+        self._want_checkpoint = True
+
+    def reentry(self, ending: dict[str, Any] | None = None) -> Reentry:
+        """The turn as it is known here, for a log that has forgotten it."""
+        return Reentry(
+            spec=self._owned.spec,
+            ordinal=self._owned.ordinal,
+            run=self._owned.run,
+            n=self._n,
+            state=self.fold.state,
+            checkpoint=self._checkpoint() if self._n else None,
+            ending=ending,
+        )
+
     # --- called by group commit ------------------------------------------------------------------------
 
     def take(self) -> Append | None:
-        if self._inflight or not len(self.buffer) or self._lost:
+        if self._inflight or self._lost or not (len(self.buffer) or self._reenters):
             return None
+        if self._reenters:
+            return self._append([], reentry=self.reentry())
         events = self.buffer.take()
         for event in events:
             self.fold.apply(event)
@@ -129,6 +155,9 @@ class TurnWriter:
         if due:
             self._want_checkpoint = False
             self._since_checkpoint = self._bytes_since_checkpoint = 0
+        return self._append(events, checkpoint=self._checkpoint() if due else None)
+
+    def _append(self, events: Sequence[RequestEvent], **fields: Any) -> Append:
         return Append(
             request=self._owned.request,
             conversation=self._owned.conversation,
@@ -137,27 +166,41 @@ class TurnWriter:
             events=events,
             taken=self.taken,
             state=self.fold.state,
-            checkpoint=self._checkpoint() if due else None,
+            epoch=self.epoch,
+            **fields,
         )
 
-    def written(self, answer: Appended | Fenced) -> None:
+    def written(self, answer: Appended | Fenced | Forgotten) -> None:
         inflight, self._inflight = self._inflight, []
         self._stalled_at = None
         if isinstance(answer, Fenced):
             self._lost = True
+        elif isinstance(answer, Forgotten):
+            self._forgotten(inflight)
         else:
             self._n += len(inflight)
-            self.fold.last_seq = answer.entries[-1].seq
+            self._reenters = False
+            self.epoch = answer.epoch
+            if answer.entries:
+                self.fold.last_seq = answer.entries[-1].seq
             if not self.fold.answer_created_at:
                 for event, entry in zip(inflight, answer.entries, strict=True):
                     if event.type == "message.started":
                         self.fold.answer_created_at = entry.ts
             if answer.intents:
-                self.taken = answer.intents[-1].k
                 self._heard(answer.intents)
             if len(self.buffer):
                 self._commit.wake(self)
         self._tell()
+
+    def _forgotten(self, inflight: Sequence[RequestEvent]) -> None:
+        """The log has lost of this turn. What was on its way goes in with the whole: followers begin anew."""
+        self._n += len(inflight)
+        self._reenters = True
+        if self.fold.message_id is not None and not self.fold.answer_created_at:
+            self.fold.answer_created_at = self._now_ms()
+        self._tell_forgotten()
+        self._commit.wake(self)
 
     def stalled(self, error: LogUnavailable) -> None:
         if self._stalled_at is None:

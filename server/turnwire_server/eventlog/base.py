@@ -53,7 +53,8 @@ class Phase(StrEnum):
     """Where a request is between its reservation and its end, as the log sees it.
 
     ``reserved → queued? → running → sealed → finished``; a queued request that is cancelled goes straight to
-    ``sealed``, and a running one that waits for a person is ``parked`` until something is said to it. Wire states such as ``streaming`` are a finer view that clients fold from the events.
+    ``sealed``, and a running one that waits for a person is ``parked`` until something is said to it. Wire states such
+    as ``streaming`` are a finer view that clients fold from the events.
     """
 
     RESERVED = "reserved"
@@ -113,8 +114,8 @@ class Owned:
     """A turn that this node now owns, with everything needed to run it or to end it.
 
     ``n`` counts the events it has appended, ``run`` its owners from 1, ``taken`` how far its inbox was read.
-    ``ending`` is set when the turn is sealed: then only archive and ``finish`` are left to do. ``is_rebuilt`` tells that
-    the log had forgotten it: what an earlier owner did is not known.
+    ``ending`` is set when the turn is sealed: then only archive and ``finish`` are left to do. ``is_rebuilt`` tells
+    that the log had forgotten it: what an earlier owner did is not known.
     """
 
     request: RequestRef
@@ -186,8 +187,8 @@ class Append:
     """Events of one turn to be added. ``n`` is the number of its events before these.
 
     ``checkpoint`` (with ``state``, the wire state) is stored together with the events, as of the last of them.
-    ``taken`` tells how far the inbox was read, so that only newer intents come back. ``epoch`` is the one that the owner
-    knows. With ``reentry`` there are no events: the log takes the turn back as it is, if it has forgotten it.
+    ``taken`` tells how far the inbox was read, so that only newer intents come back. ``epoch`` is the one that the
+    owner knows. With ``reentry`` there are no events: the log takes the turn back as it is, if it has forgotten it.
     """
 
     request: RequestRef
@@ -326,8 +327,8 @@ Listener = Callable[[ConversationRef, str, Sequence[Entry]], None]
 class Doubt:
     """A part of the log that may have lost something, and how long ago that began.
 
-    Nothing is claimed or taken over in it until the archive's open requests have been looked at: `EventLog.rebuild` what
-    it does not know, then `EventLog.settle`.
+    Nothing is claimed or taken over in it until the archive's open requests have been looked at: `EventLog.rebuild`
+    what it does not know, then `EventLog.settle`.
     """
 
     partition: int
@@ -419,7 +420,7 @@ class EventLog(Protocol):
         """
 
     def lane(self, conversation: ConversationRef) -> int:
-        """Appends of one lane may go together in one batch. Parts of the log that fail alone have lanes of their own."""
+        """Appends of one lane may go together in one batch. Parts of the log that fail alone have their own."""
 
     async def append(self, batch: Sequence[Append]) -> Sequence[Appended | Fenced | Forgotten]:
         """Add events of several turns of one lane, answered one by one: a fenced turn fails alone.
@@ -468,8 +469,8 @@ class EventLog(Protocol):
         """Decide the ending, once. ``ending["outcome"]`` is the terminal wire state.
 
         A cancel stored before the seal wins: an ending other than ``cancelled`` is refused with `Unheard` while
-        the inbox holds a cancel beyond ``taken``. A turn that the log has forgotten is entered again with ``reentry`` and
-        answered `Forgotten`: what was said to it may be lost too, so ask the archive and seal again.
+        the inbox holds a cancel beyond ``taken``. A turn that the log has forgotten is entered again with ``reentry``
+        and answered `Forgotten`: what was said to it may be lost too, so ask the archive and seal again.
         """
 
     async def finish(
@@ -498,8 +499,8 @@ class EventLog(Protocol):
     async def hand_over(self, request: RequestRef, fence: int, *, parked_until: int | None = None) -> bool:
         """Give a running turn up; it is an orphan at once, and its next owner is no further run.
 
-        With ``parked_until`` (ms since the Unix epoch) it is an orphan only then, or once something is posted to it; its
-        checkpoint is then in the archive and no longer here. False when it is another's. Safe to repeat.
+        With ``parked_until`` (ms since the Unix epoch) it is an orphan only then, or once something is posted to it;
+        its checkpoint is then in the archive and no longer here. False when it is another's. Safe to repeat.
         """
 
     async def disown(self, request: RequestRef) -> None:

@@ -1,8 +1,9 @@
 """Group commit: while one write of the log is under way, the appends of all turns gather for the next.
 
 A writer that has something says so once (`wake`) and is asked for it only when the log is free, so that it can
-merge what came in between. One task does all appends of the node; no task is woken per delta. When the log does
-not answer, the same batch is sent again with growing pauses: appends carry ``(fence, n)`` and are safe to repeat.
+merge what came in between. One task per lane does all appends of the node (a log that fails in parts has several
+lanes, so that a part that is away holds up no other); no task is woken per delta. When the log does not answer, the
+same batch is sent again with growing pauses: appends carry ``(fence, n)`` and are safe to repeat.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 import anyio
+from anyio.abc import TaskGroup
 
-from .base import Append, Appended, EventLog, Fenced, LogUnavailable
+from .base import Append, Appended, EventLog, Fenced, Forgotten, LogUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -28,14 +30,19 @@ _GATHER_S = 0.003
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 
+Answer = Appended | Fenced | Forgotten
+
 
 class Writer(Protocol):
     """Something that has events for the log: a turn."""
 
+    lane: int
+    """Of the log, see `EventLog.lane`."""
+
     def take(self) -> Append | None:
         """Hand over everything gathered so far, to be written now. None when there is nothing."""
 
-    def written(self, answer: Appended | Fenced) -> None:
+    def written(self, answer: Answer) -> None:
         """The answer to what was taken. May `wake` again at once."""
 
     def stalled(self, error: LogUnavailable) -> None:
@@ -50,7 +57,36 @@ class Observer(Protocol):
 
 
 class GroupCommit:
-    """Runs in a task of its own (`run`) for as long as there are writers."""
+    """Runs in tasks of its own (`run`) for as long as there are writers."""
+
+    def __init__(self, log: EventLog, observe: Observer) -> None:
+        self._log = log
+        self._observe = observe
+        self._lanes: dict[int, _Lane] = {}
+        self._tasks: TaskGroup | None = None
+
+    def __repr__(self) -> str:
+        return f"<GroupCommit lanes={len(self._lanes)}>"
+
+    def wake(self, writer: Writer) -> None:
+        """``writer`` has something to write; it will be asked for it."""
+        lane = self._lanes.get(writer.lane)
+        if lane is None:
+            lane = self._lanes[writer.lane] = _Lane(self._log, self._observe)
+            if self._tasks is not None:
+                self._tasks.start_soon(lane.run, name=f"group commit {writer.lane}")
+        lane.wake(writer)
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        async with anyio.create_task_group() as self._tasks:
+            for number, lane in self._lanes.items():
+                self._tasks.start_soon(lane.run, name=f"group commit {number}")
+            await anyio.sleep_forever()
+
+
+class _Lane:
+    """The appends of one lane, one batch after the other."""
 
     def __init__(self, log: EventLog, observe: Observer) -> None:
         self._log = log
@@ -58,16 +94,11 @@ class GroupCommit:
         self._waiting: dict[Writer, None] = {}
         self._wakeup = anyio.Event()
 
-    def __repr__(self) -> str:
-        return f"<GroupCommit waiting={len(self._waiting)}>"
-
     def wake(self, writer: Writer) -> None:
-        """``writer`` has something to write; it will be asked for it."""
         self._waiting[writer] = None
         self._wakeup.set()
 
     async def run(self) -> None:
-        """Write until cancelled."""
         window = began = 0.0
         writes = 0
         while True:
@@ -88,7 +119,7 @@ class GroupCommit:
     async def _write(self, writers: list[Writer], batch: list[Append]) -> None:
         pause = _FIRST_PAUSE_S
         while True:
-            answers: Sequence[Appended | Fenced]
+            answers: Sequence[Answer]
             try:
                 with self._observe.append(len(batch), sum(len(append.events) for append in batch)):
                     answers = await self._log.append(batch)

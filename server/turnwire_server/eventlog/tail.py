@@ -65,6 +65,12 @@ class Tail:
             self._shrink()
         return fresh
 
+    def missed(self, epoch: str, end: int) -> None:
+        """The log ends at ``end`` and not all before it was heard: what was missed is read from the log."""
+        self.clear()
+        self.epoch = epoch
+        self.end = end
+
     def after(self, seq: int, max_bytes: int) -> Sequence[Entry] | None:
         """Entries after ``seq``, at least one if there is any; None when they are no longer here."""
         if seq >= self.end:

@@ -15,7 +15,7 @@ from turnwire_server.conversations.conversation import Conversation
 from .follower import Place
 
 
-def flush(conversation: Conversation, entries: Sequence[Entry]) -> None:
+def flush(conversation: Conversation, epoch: str, entries: Sequence[Entry]) -> None:
     """Hand ``entries``, which follow each other without a hole, to the followers of ``conversation``."""
     before, last = entries[0].seq - 1, entries[-1].seq
     frames: dict[Codec, bytes] = {}
@@ -24,7 +24,7 @@ def flush(conversation: Conversation, entries: Sequence[Entry]) -> None:
         session = place.session
         if place.held:
             continue
-        if not place.live or place.seq != before or session.muted:
+        if not place.live or place.seq != before or place.epoch != epoch or session.muted:
             place.live = False
             session.wake(place)
             continue
@@ -37,6 +37,15 @@ def flush(conversation: Conversation, entries: Sequence[Entry]) -> None:
         else:
             place.live = False
             session.wake(place)
+
+
+def look_again(conversation: Conversation, epoch: str, seq: int) -> None:
+    """The log is at ``seq`` of ``epoch``, and not all of it came here: whoever is not there reads on."""
+    for place in tuple(conversation.followers):
+        assert isinstance(place, Place), "the transport is the only one that follows"
+        if not place.held and (place.epoch != epoch or place.seq < seq):
+            place.live = False
+            place.session.wake(place)
 
 
 def tell(conversation: Conversation, message: Any) -> None:

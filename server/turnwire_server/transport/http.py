@@ -92,13 +92,16 @@ class HttpFront:
         found: dict[str, str] = {}
         for name, ping in checks.items():
             try:
-                await ping()
-                found[name] = "ok"
+                # A part that is away takes its conversations with it, but must not make every node leave the balancer.
+                found[name] = "ok" if not (away := await ping()) else f"ok, but {'; '.join(away)}"
             except (LogUnavailable, ArchiveUnavailable) as error:
                 found[name] = str(error)
+            services.metrics.readiness.labels(name).set(int(found[name].startswith("ok")))
+        backend = "redis" if services.log.is_shared else "sqlite"
+        services.metrics.log_available.labels(backend).set(int(found["log"].startswith("ok")))
         if self._front.hub.is_draining:
             found["server"] = "draining"
-        ready = all(state == "ok" for state in found.values())
+        ready = all(state.startswith("ok") for state in found.values())
         status = http.HTTPStatus.OK if ready else http.HTTPStatus.SERVICE_UNAVAILABLE
         return _response(status, orjson.dumps({"ready": ready, "checks": found}), _JSON)
 

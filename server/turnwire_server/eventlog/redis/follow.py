@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 import orjson
 from redis.exceptions import RedisError
 
 from turnwire_protocol import Entry
+from turnwire_server.eventlog.base import ConversationRef, Intent, Keeper, LogUnavailable, RequestRef
+from turnwire_server.telemetry.metrics import Metrics
 
-from ..base import ConversationRef, Intent, Keeper, LogUnavailable, RequestRef
 from .scripts import Scripts
 from .server import Address, Server
 
@@ -49,8 +49,7 @@ class Following:
         self._connected: dict[Address, bool] = {}
         self._keeper: Keeper | None = None
         self._compare_now = anyio.Event()
-        self.counts: Counter[str] = Counter()
-        """What happened, by name, for the metrics."""
+        self.metrics: Metrics | None = None
 
     def watch(self, conversation: ConversationRef, tag: str) -> None:
         self._watched[conversation] = tag
@@ -99,7 +98,8 @@ class Following:
             for ref in refs:
                 arguments += [self._watched[ref], f"{ref.tenant_id}/{ref.conversation_id}"]
             answer = await self._scripts.run("positions", arguments[0], *arguments)
-            self.counts["position_checks"] += 1
+            if self.metrics is not None:
+                self.metrics.position_checks_total.inc()
             for index, ref in enumerate(refs):
                 epoch, seq = answer[2 * index].decode(), int(answer[2 * index + 1])
                 if self._keeper is not None and ref in self._watched:
@@ -145,13 +145,17 @@ class Following:
                 await self._listen(pubsub, address, len(channels), keeper)
             except (RedisError, OSError, TimeoutError) as error:
                 logger.warning("pub/sub at %s:%s broke off: %s", *address, error or type(error).__name__)
-                self.counts["pubsub_breaks"] += 1
             finally:
-                self._connected[address] = False
+                self._is_connected(address, False)
                 with anyio.CancelScope(shield=True), anyio.move_on_after(1):
                     await pubsub.aclose()  # type: ignore[no-untyped-call]
             await anyio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+    def _is_connected(self, address: Address, connected: bool) -> None:
+        self._connected[address] = connected
+        if self.metrics is not None:
+            self.metrics.pubsub_connected.set(int(self.is_connected))
 
     async def _listen(self, pubsub: Any, address: Address, channels: int, keeper: Keeper) -> None:
         last, asked = time.monotonic(), False
@@ -172,7 +176,7 @@ class Following:
             elif kind == "ssubscribe":
                 channels -= 1
                 if channels == 0:
-                    self._connected[address] = True
+                    self._is_connected(address, True)
                     self._compare_now.set()
                     keeper.orphaned()
             elif kind == "sunsubscribe":

@@ -11,11 +11,13 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import anyio
 
-from ..base import ConversationRef, Keeper, LogUnavailable, RequestRef
+from turnwire_server.eventlog.base import ConversationRef, Keeper, LogUnavailable, RequestRef
+from turnwire_server.telemetry.metrics import Metrics
+
 from .scripts import Scripts
 from .views import intents_of
 
@@ -34,10 +36,7 @@ class Leases:
         self._held: dict[str, set[str]] = {}
         self._soonest_s: float | None = None
         self._renewed_at = time.monotonic()
-        self.memory_ratio = 0.0
-        """How full Redis was when it was last asked."""
-        self.observe: Callable[[float], None] = lambda seconds: None
-        """Called with how long a round of renewals took."""
+        self.metrics: Metrics | None = None
 
     def hold(self, tag: str, member: str) -> None:
         """The node owns this request in this partition now."""
@@ -56,6 +55,12 @@ class Leases:
         next_renewal = time.monotonic()
         while True:
             now = time.monotonic()
+            if now - self._renewed_at > self._lease_s and self._held:
+                # Nothing has to stop: what this node writes is refused as soon as another has taken it over.
+                logger.warning("this node's leases could not be renewed in time; its turns may be taken over")
+                self._renewed_at = now
+                if self.metrics is not None:
+                    self.metrics.lease_lost_total.inc()
             if now >= next_renewal:
                 next_renewal = now + self._lease_s / 3
                 await self._renew(keeper)
@@ -75,11 +80,13 @@ class Leases:
             async with limiter:
                 try:
                     await self._renew_one(tag, keeper)
+                    self._renewed_at = time.monotonic()
                 except LogUnavailable as error:
                     logger.warning("a lease was not renewed: %s", error)
 
         await asyncio.gather(*(one(tag) for tag in tuple(self._held)))
-        self.observe(time.monotonic() - began)
+        if self.metrics is not None and self._held:
+            self.metrics.lease_renewal_seconds.observe(time.monotonic() - began)
 
     async def _renew_one(self, tag: str, keeper: Keeper) -> None:
         before = frozenset(self._held.get(tag, ()))

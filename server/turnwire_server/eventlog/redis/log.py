@@ -8,19 +8,18 @@ comes first, one of the two sees the other (guarantee 5). The archive's unique i
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import orjson
-
 from redis.exceptions import RedisError
 
 from turnwire_protocol import Entry, LogEvent, RequestEvent, encode_body
-
-from ..base import (
+from turnwire_server.eventlog.base import (
     Append,
     Appended,
     Base,
@@ -40,7 +39,6 @@ from ..base import (
     Outdated,
     Owned,
     Page,
-    Phase,
     Position,
     Posted,
     PostOutcome,
@@ -51,13 +49,15 @@ from ..base import (
     Sealed,
     Unheard,
 )
+from turnwire_server.telemetry.metrics import Metrics
+
 from .follow import Following
 from .leases import Leases
 from .scripts import Argument, InDoubt, Scripts
 from .server import Place, Server
-from .views import View, entries_of, intents_of, live_of, packed, partition_of, spec_of
+from .views import View, entries_of, intents_of, live_of, packed, partition_of
 
-T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 # Partitions that are asked one by one (for orphans, say) are asked this many at once.
 _AT_ONCE = 8
@@ -70,6 +70,7 @@ _QUIET_S = 3600.0
 _LONGEST_KEPT_S = 3600.0
 # A claim or look-up that meets a partition in doubt waits so long for it to be settled before it is refused.
 _DOUBT_WAIT_S = 1.0
+_MEMORY_LOOK_S = 1.0
 
 
 class RedisEventLog:
@@ -110,6 +111,7 @@ class RedisEventLog:
         self._reservation_s = reservation_s
         self._recorded_cancel_s = recorded_cancel_s
         self._memory_limit = memory_limit
+        self._memory_ratio = 0.0
         # A record outlives the reservation and the request's stay in the log; while the request lives it is renewed.
         self._record_ms = int(2000 * max(_LONGEST_KEPT_S, retention_s, reservation_s, recorded_cancel_s))
         self._keep_ms = int(1000 * max(retention_s, 60.0))
@@ -119,7 +121,6 @@ class RedisEventLog:
         self._tags = {partition: self._scripts.tag(partition) for partition in range(partitions)}
         self._leases = Leases(self._scripts, lease_s)
         self._following = Following(self._server, self._scripts, self.owner, self._tags, self._tell)
-        self.counts = self._following.counts
 
     def __repr__(self) -> str:
         return f"<RedisEventLog {self.owner[:8]} {self._server!r}>"
@@ -154,6 +155,22 @@ class RedisEventLog:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._leases.run, keeper, name="leases")
             tasks.start_soon(self._following.run, keeper, name="following")
+            tasks.start_soon(self._watch_memory, name="memory")
+
+    async def _watch_memory(self) -> None:
+        while True:
+            try:
+                self._memory_ratio = await self._server.memory_ratio()
+            except LogUnavailable as error:
+                logger.debug("the memory of Redis is not known: %s", error)
+            if self._following.metrics is not None:
+                self._following.metrics.redis_memory_used_ratio.set(self._memory_ratio)
+            await anyio.sleep(_MEMORY_LOOK_S)
+
+    def measure(self, metrics: Metrics) -> None:
+        """Say where the figures of this log go."""
+        self._scripts.incarnated = metrics.incarnations_total.inc
+        self._leases.metrics = self._following.metrics = metrics
 
     async def aclose(self) -> None:
         self._listeners.clear()
@@ -227,7 +244,7 @@ class RedisEventLog:
         reject_busy: bool,
         queue_limit: int,
     ) -> Claimed | Busy | Outdated:
-        if self._leases.memory_ratio > self._memory_limit:
+        if self._memory_ratio > self._memory_limit:
             raise LogFull(f"Redis uses more than {self._memory_limit:.0%} of its memory")
         record, _, _ = await self._record(request)
         user_id, fingerprint = record[1].decode(), record[2].decode()
@@ -267,7 +284,7 @@ class RedisEventLog:
 
     async def _with_recorded(self, request: RequestRef, user_id: str, view: View) -> View:
         """The request with the cancels that its record holds in its inbox. Looked for after the request was written."""
-        record, cancels, now = await self._record(request, "look", self._record_ms)
+        _, cancels, now = await self._record(request, "look", self._record_ms)
         fresh: list[Argument] = []
         for i in range(0, len(cancels), 5):
             user, at, op, kind, body = cancels[i : i + 5]

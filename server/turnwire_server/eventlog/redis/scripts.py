@@ -16,7 +16,8 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from ..base import LogFull, LogUnavailable
+from turnwire_server.eventlog.base import LogFull, LogUnavailable
+
 from .server import Server
 
 Argument = str | bytes | int

@@ -19,7 +19,7 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from ..base import LogUnavailable
+from turnwire_server.eventlog.base import LogUnavailable
 
 Mode = Literal["standalone", "sentinel", "cluster"]
 Address = tuple[str, int]
@@ -115,9 +115,9 @@ class Server:
                 (address,) = self.place.addresses
                 self._client = self._to(address)
             case "sentinel":
-                # The sentinels have no password of their own in the URL; they are asked with the same one as the server.
+                # The URL holds one password: the sentinels are asked with the same one as the server.
                 options = {**self._options(), "db": self.place.database}
-                self._sentinel = Sentinel(
+                self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
                     list(self.place.addresses), sentinel_kwargs={**self._options(), "socket_timeout": 1.0}, **options
                 )
                 self._client = self._sentinel.master_for(
@@ -247,7 +247,7 @@ class Server:
 
     async def describe(self) -> dict[str, str]:
         """For `turnwire check`."""
-        out = {"mode": self.place.mode}
+        out: dict[str, str] = {"mode": self.place.mode}
         for name, client in (await _asked(self.primaries())).items():
             info = await _asked(client.info("everything"))
             fsync = "appendonly" if info.get("aof_enabled") else "no append-only file"

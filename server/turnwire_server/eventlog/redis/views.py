@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 import orjson
 
 from turnwire_protocol import Entry
-
-from ..base import ConversationRef, Intent, LiveRequest, Owned, Phase, Reentry, RequestInfo, RequestRef
+from turnwire_server.eventlog.base import (
+    ConversationRef,
+    Intent,
+    LiveRequest,
+    Owned,
+    Phase,
+    Reentry,
+    RequestInfo,
+    RequestRef,
+)
 
 Raw = Sequence[Any]
 
@@ -141,7 +149,7 @@ def packed(reentry: Reentry, rand: str) -> bytes:
         "outcome": "" if reentry.ending is None else reentry.ending["outcome"],
     }
     # The old raw type for all: Lua's strings are bytes.
-    return msgpack.packb(fields, use_bin_type=False)
+    return cast("bytes", msgpack.packb(fields, use_bin_type=False))
 
 
 def _loads(data: bytes) -> Any:
