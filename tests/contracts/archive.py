@@ -16,6 +16,7 @@ from tests.support.unreliable import ARCHIVE_STEPS, Fault, Repeating, unreliable
 
 from turnwire_server.archive.base import Archive
 
+from .archive_cancels import Cancels, EarlyCancels
 from .archive_conversations import Conversations, Members
 from .archive_requests import Branches, Endings, Feedback, Parking, Requests
 from .kit import ArchiveKit, Clock
@@ -23,7 +24,7 @@ from .kit import ArchiveKit, Clock
 ArchiveFactory = Callable[[Clock], AbstractAsyncContextManager[ArchiveKit]]
 
 
-class ArchiveContract(Conversations, Members, Requests, Parking, Endings, Branches, Feedback):
+class ArchiveContract(Conversations, Members, Requests, Parking, Endings, Cancels, EarlyCancels, Branches, Feedback):
     """Derive, and give the factory."""
 
     factory: ArchiveFactory

@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 import pytest
+from tests.contracts.archive_cancels import ANN, BOB, cancel, kept
 from tests.contracts.archive_conversations import made, talk
 from tests.contracts.archive_requests import asked, end, reply, row
 from tests.contracts.kit import ending, op
@@ -168,7 +169,12 @@ WRITES: dict[str, Callable[[Archive], Awaitable[Any]]] = {
     "delete_conversation": lambda archive: archive.delete_conversation("acme", "else"),
     "insert_request": lambda archive: archive.insert_request("once", asked("new", 2, "a-r1", title="its name")),
     "end_request": lambda archive: end(archive, "r1", usage=[row(1, 1), row(1, 2)]),
+    "end_request that was cancelled": lambda archive: end(archive, "r3", ending=ending("cancelled")),
+    "end_request that is refused": lambda archive: end(archive, "r3"),
     "park_request": lambda archive: archive.park_request("acme", "r1", checkpoint={"at": 1}),
+    "record_cancel": lambda archive: cancel(archive, "r1"),
+    "record_cancel that came before": lambda archive: cancel(archive, "later"),
+    "forget_cancels": lambda archive: archive.forget_cancels(10_000),
     "add_feedback": lambda archive: archive.add_feedback("acme", "r1", "ann", rating=1, comment=None, at=5),
 }
 LOOKS: dict[str, Callable[[Archive], Awaitable[Any]]] = {
@@ -177,6 +183,7 @@ LOOKS: dict[str, Callable[[Archive], Awaitable[Any]]] = {
     "list_conversations": lambda archive: archive.list_conversations("acme", "ann", limit=10),
     "expire": lambda archive: archive.expire(1, limit=10),
     "request": lambda archive: archive.request("acme", "r1"),
+    "recorded_cancel": lambda archive: archive.recorded_cancel("acme", "early", "ann", since=0),
     "open_requests": lambda archive: archive.open_requests(limit=10),
     "messages": lambda archive: archive.messages("acme", "talk", leaf="a-r1", limit=10, max_bytes=1000),
     "message": lambda archive: archive.message("acme", "talk", "u-r1"),
@@ -189,6 +196,9 @@ async def prepare(archive: Archive) -> None:
     await made(archive, talk(), talk("else"))
     await archive.insert_request(op(), asked("r1", title=None))
     await archive.insert_request(op(), asked("r2", conversation_id="else"))
+    await archive.insert_request(op(), asked("r3", 3))
+    await cancel(archive, "r3")
+    await cancel(archive, "early")
     await archive.add_feedback("acme", "r2", "bob", rating="bad", comment="why", at=5)
 
 
@@ -280,23 +290,45 @@ class Crash(BaseException):
     """The process is gone: nothing catches it, nothing is cleaned up."""
 
 
-def crash_at(monkeypatch: pytest.MonkeyPatch, write: int, *, done: bool) -> None:
-    """Crash at the given write of what follows, before it or right after it was done."""
-    plain = mongo._Writing.do
+Event = Callable[[], Awaitable[Any]]
+_WRITES = ("insert_one", "insert_many", "update_one", "delete_one", "delete_many")
+
+
+def at_write(
+    monkeypatch: pytest.MonkeyPatch, write: int, *, before: Event | None = None, after: Event | None = None
+) -> None:
+    """Let something happen right before or right after the given write of what follows.
+
+    The driver sends a write when it is called, not when it is awaited: hence its methods are wrapped.
+    """
+    collection: Any = mongo.AsyncIOMotorCollection
     count = 0
 
-    async def do(self: mongo._Writing, operation: Awaitable[Any]) -> Any:
-        nonlocal count
-        count += 1
-        if count == write and not done:
-            asyncio.ensure_future(operation).cancel()
-            raise Crash
-        answer = await plain(self, operation)
-        if count == write:
-            raise Crash
-        return answer
+    def wrapped(plain: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal count
+            count += 1
+            is_meant = count == write
+            if is_meant and before is not None:
+                await before()
+            answer = await plain(*args, **kwargs)
+            if is_meant and after is not None:
+                await after()
+            return answer
 
-    monkeypatch.setattr(mongo._Writing, "do", do)
+        return call
+
+    for name in _WRITES:
+        monkeypatch.setattr(collection, name, wrapped(getattr(collection, name)))
+
+
+def crash_at(monkeypatch: pytest.MonkeyPatch, write: int, *, done: bool) -> None:
+    """Crash at the given write of what follows, before it or right after it was done."""
+
+    async def crash() -> None:
+        raise Crash
+
+    at_write(monkeypatch, write, **{"after" if done else "before": crash})
 
 
 async def everything(archive: MongoArchive) -> dict[str, list[Any]]:
@@ -339,7 +371,7 @@ async def test_a_repeat_heals_a_crash_at_any_write(name: str, done: bool) -> Non
                 assert await call(archive) == answer
                 assert without_ops(await everything(archive)) == expected
         write += 1
-    assert write > 1, "the call writes"
+    assert (write > 1) == (name != "end_request that is refused"), "the call writes, unless it is refused"
 
 
 async def test_an_insert_that_nobody_repeats_is_healed_by_whoever_meets_it_next(
@@ -426,3 +458,99 @@ async def test_roles_given_at_once_are_all_kept() -> None:
             stored = await archive._database()["conversations"].find_one({"conversation": "talk"})
             assert stored is not None
             assert len(stored["members"]) == len(users)
+
+
+# --- a cancel and what happens at the same time ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("write", [1, 2, 3])
+async def test_an_ending_that_a_cancel_overtakes_is_refused_and_the_next_counts_once(
+    monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    async with fresh_database() as (url, database), opened(url, database) as archive:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        with monkeypatch.context() as patched:
+            at_write(patched, write, before=lambda: cancel(archive, "r1"))
+            assert await end(archive, "r1") == replace(asked("r1"), cancel=ANN)
+        assert await archive.request("acme", "r1") == replace(asked("r1"), cancel=ANN)
+        record = await end(archive, "r1", ending=ending("cancelled"))
+        assert record is not None
+        assert (record.state, record.cancel) == ("cancelled", ANN)
+        assert list(await archive.usage("acme", "r1")) == [row()]
+
+
+async def test_an_ending_as_cancelled_shows_the_mark_that_came_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fresh_database() as (url, database), opened(url, database) as archive:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        with monkeypatch.context() as patched:
+            at_write(patched, 3, before=lambda: cancel(archive, "r1"))
+            record = await end(archive, "r1", ending=ending("cancelled"))
+        assert record is not None
+        assert (record.state, record.cancel) == ("cancelled", ANN)
+        assert await archive.request("acme", "r1") == record
+
+
+async def test_a_cancel_that_an_ending_overtakes_finds_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fresh_database() as (url, database), opened(url, database) as archive:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        with monkeypatch.context() as patched:
+            at_write(patched, 1, before=lambda: end(archive, "r1"))
+            record = await cancel(archive, "r1")
+        assert record is not None
+        assert (record.state, record.cancel) == ("completed", None)
+
+
+async def test_a_request_that_is_inserted_while_its_cancel_is_kept_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was absent when it was to be marked, and whoever inserted it may have looked before the cancel was kept."""
+    async with fresh_database() as (url, database), opened(url, database) as archive:
+        await made(archive, talk())
+
+        async def insert() -> None:
+            await archive.insert_request(op(), asked("r1"))
+            assert await kept(archive, "r1") is None, "whoever inserts has seen nothing of it"
+
+        with monkeypatch.context() as patched:
+            at_write(patched, 2, before=insert)
+            assert await cancel(archive, "r1") == replace(asked("r1"), cancel=ANN)
+        assert await archive.request("acme", "r1") == replace(asked("r1"), cancel=ANN)
+
+
+async def test_another_user_s_request_that_is_inserted_meanwhile_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fresh_database() as (url, database), opened(url, database) as archive:
+        await made(archive, talk())
+        with monkeypatch.context() as patched:
+            at_write(patched, 2, before=lambda: archive.insert_request(op(), asked("r1")))
+            assert await cancel(archive, "r1", "bob", BOB) is None
+        assert await archive.request("acme", "r1") == asked("r1")
+
+
+async def test_a_cancel_that_crashed_and_is_not_repeated_is_whole_or_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    for write, done, is_kept in ((1, True, False), (2, False, False), (2, True, True)):
+        async with fresh_database() as (url, database), opened(url, database) as archive:
+            await made(archive, talk())
+            with monkeypatch.context() as patched:
+                crash_at(patched, write, done=done)
+                with pytest.raises(Crash):
+                    await cancel(archive, "r1")
+            assert await kept(archive, "r1") == (ANN if is_kept else None)
+            assert await archive.insert_request(op(), asked("r1")) == (asked("r1"), True)
+
+
+async def test_of_many_cancels_at_once_one_stands_and_all_see_the_same() -> None:
+    marks = [{"by": f"user-{n}", "reason": None} for n in range(8)]
+    async with fresh_database() as (url, database):
+        async with opened(url, database) as one, opened(url, database) as other:
+            await made(one, talk())
+            await one.insert_request(op(), asked("r1"))
+            for name in ("r1", "later"):
+                answers = await asyncio.gather(
+                    *(cancel((one, other)[n % 2], name, mark=mark, at=n) for n, mark in enumerate(marks))
+                )
+                assert all(answer == answers[0] for answer in answers)
+            record = await other.request("acme", "r1")
+            assert record is not None
+            assert record.cancel in marks
+            assert await kept(one, "later", since=7) in marks

@@ -33,6 +33,8 @@ LOG_STEPS = frozenset(
         "finish",
         "archived",
         "take_over",
+        "hand_over",
+        "disown",
         "rebuild",
         "delete",
         "trim",
@@ -47,11 +49,23 @@ ARCHIVE_STEPS = frozenset(
         "insert_request",
         "end_request",
         "park_request",
+        "record_cancel",
+        "forget_cancels",
         "add_feedback",
     ]
 )
 ARCHIVE_LOOKS = frozenset(
-    ["conversation", "list_conversations", "expire", "request", "open_requests", "messages", "message", "usage"]
+    [
+        "conversation",
+        "list_conversations",
+        "expire",
+        "request",
+        "recorded_cancel",
+        "open_requests",
+        "messages",
+        "message",
+        "usage",
+    ]
 )
 
 _PATIENCE = 20

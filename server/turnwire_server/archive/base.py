@@ -4,6 +4,9 @@ The log forgets; the archive does not, until a conversation is deleted (its usag
 something are inserted once or ended once and carry the operation id of who wrote them, so that a repeat after a
 lost reply is recognised as one's own. Everything is addressed within a tenant.
 
+Cancels are kept here too, because the log may lose its last writes and a cancel that was acknowledged may not be lost
+(DESIGN section 2, 5a): a request that bears the mark of one ends as cancelled, or merged into the next, or not at all.
+
 This layer stores documents and answers look-ups by index. It does not check roles and knows no events. Above it
 is ``conversations``; the engines share the contract in ``tests/contracts/archive.py``.
 """
@@ -17,6 +20,9 @@ from typing import Any, Literal, Protocol
 from turnwire_protocol import Message
 
 Role = Literal["viewer", "editor", "owner"]
+
+ENDINGS_OF_CANCELLED = frozenset({"cancelled", "merged"})
+"""The outcomes that a request with a cancel mark can end with."""
 
 
 class ArchiveUnavailable(Exception):
@@ -69,6 +75,8 @@ class RequestRecord:
     answer: Message | None = None
     checkpoint: Mapping[str, Any] | None = None
     """Where a parked turn goes on, only while it is open; see `Archive.park_request`."""
+    cancel: Mapping[str, Any] | None = None
+    """The first cancel, ``{"by": user id, "reason": text or None}``; see `Archive.record_cancel`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +142,8 @@ class Archive(Protocol):
         """Give or take a role. False when the conversation is absent."""
 
     async def delete_conversation(self, tenant_id: str, conversation_id: str) -> None:
-        """Drop it with its messages, requests and feedback. The usage ledger stays. Absent is no error.
+        """Drop it with its messages, requests and their marks, and feedback. The usage ledger stays, and so do
+        cancels of requests that were absent. A conversation that is absent is no error.
 
         The record itself goes last: what was interrupted is still there to be found and deleted again.
         """
@@ -149,7 +158,11 @@ class Archive(Protocol):
     # --- requests --------------------------------------------------------------------------------------
 
     async def insert_request(self, op: str, record: RequestRecord) -> tuple[RequestRecord, bool]:
-        """Insert once with the user's message. Returns what stands, and whether it is by this ``op``."""
+        """Insert once with the user's message. Returns what stands, and whether it is by this ``op``.
+
+        It looks for no cancel. Whoever inserts asks `recorded_cancel` *after* this has answered: then a cancel that
+        came at the same time is either kept to be found, or has marked the request.
+        """
 
     async def request(self, tenant_id: str, request_id: str) -> RequestRecord | None:
         """The record, or None."""
@@ -170,7 +183,41 @@ class Archive(Protocol):
         Returns the record as it stands, whose ending is an earlier one if it was ended before; None when there is
         no such request (its conversation was deleted): then only the usage is written. Usage rows are inserted
         once by step and attempt. The checkpoint of a parked turn goes.
+
+        A request with a cancel mark ends with one of `ENDINGS_OF_CANCELLED` and with nothing else: any other ending
+        is refused, and the record comes back open with its mark. The caller then ends it as cancelled, with the
+        same usage rows: those of an ending that was overtaken by a cancel may stand already. Of `record_cancel`
+        and this one comes first: the mark is there before the ending, or the request is found ended.
         """
+
+    async def record_cancel(
+        self,
+        tenant_id: str,
+        request_id: str,
+        user_id: str,
+        *,
+        by: str,
+        reason: str | None,
+        at: int,
+        any_user: bool = False,
+    ) -> RequestRecord | None:
+        """Mark an open request of this user, or of anybody with ``any_user``, as cancelled, unless it is already.
+
+        Returns the record as it stands then: open with its mark (which may be an earlier one), or ended and
+        unchanged. None when it is another user's, and nothing is kept; None when it is absent, and the cancel is
+        kept for this user's request of that id, see `recorded_cancel`. Kept again it only gets younger.
+        """
+
+    async def recorded_cancel(
+        self, tenant_id: str, request_id: str, user_id: str, *, since: int
+    ) -> Mapping[str, Any] | None:
+        """The cancel that came before this user's request of that id, as `RequestRecord.cancel`.
+
+        None when there is none whose ``at``, in milliseconds, is ``since`` or later. It stays when it was found.
+        """
+
+    async def forget_cancels(self, before: int) -> None:
+        """Drop the kept cancels of absent requests whose ``at`` is earlier. Marks on requests stay."""
 
     async def park_request(self, tenant_id: str, request_id: str, *, checkpoint: Mapping[str, Any] | None) -> bool:
         """Keep where a turn goes on that waits without an owner; None removes it.

@@ -6,6 +6,10 @@ place for messages. What must stand once a request has ended (its usage, the con
 before the ending; what follows from an insert is written after it and again by whoever meets that request next. So a
 crash between any two writes leaves nothing that the repeat of the call, or the end of the request, does not heal.
 
+A cancel is a mark in its request's document, which the write that ends the request looks at. One whose request is not
+there has a document of its own, and then the request is looked for again: insert and cancel each write before they
+look, so at least one of them sees the other.
+
 Writes are acknowledged by a majority and its journal, reads are of what a majority has, from the primary. Calls that
 write run in a causally consistent session: what was refused as a duplicate is there to be read when it is asked for.
 """
@@ -36,6 +40,7 @@ from pymongo.write_concern import WriteConcern
 from turnwire_protocol import Message
 
 from .base import (
+    ENDINGS_OF_CANCELLED,
     ArchiveUnavailable,
     ConversationPage,
     ConversationRecord,
@@ -48,10 +53,12 @@ from .mongo_branches import BranchWalk, Chosen
 from .mongo_documents import (
     OUTLINE,
     Document,
+    cancel_mark,
     conversation_document,
     conversation_record,
     ending_fields,
     identity,
+    keeping_early,
     message_in,
     moving_on,
     outline,
@@ -75,6 +82,8 @@ _GRACE_S = 0.5
 _INDEX_BUILD_S = 600.0
 # What is refused as a duplicate and then not found was deleted in between; twice is bad luck, more is a fault.
 _INSERT_TRIES = 3
+# Absent, kept, there but not marked yet, marked: that is what one insert at the same time can cost.
+_CANCEL_TRIES = 4
 # Turns looked at in one go on the way down a branch: one answer of the server, some 200 bytes each.
 _WINDOW_LEAST, _WINDOW_MOST = 16, 256
 _EXPIRY_PAGE = 200
@@ -88,6 +97,7 @@ def _index(*fields: str, unique: bool = False, only: Document | None = None) -> 
 
 
 _OPEN = {"state": "open"}
+_UNMARKED: Document = {"cancel": {"$exists": False}}
 INDEXES: Mapping[str, Sequence[IndexModel]] = {
     "conversations": (
         _index("tenant", "owner", "-updated_at", "-conversation"),
@@ -108,8 +118,9 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
         _index("tenant", "request", "user", unique=True),
         _index("tenant", "conversation"),
     ),
+    "early_cancels": (_index("at"),),
 }
-"""What look-ups go by besides `_id`. They begin with the tenant, but for the two that the node's own sweeps go by."""
+"""What look-ups go by besides `_id`. They begin with the tenant, but for those that the node's own sweeps go by."""
 
 
 @dataclass
@@ -273,9 +284,12 @@ class MongoArchive:
     ) -> RequestRecord | None:
         key = {"_id": identity(tenant_id, request_id)}
         fields = ending_fields(ending, answer, run, ended_at)
+        refusable = ending["outcome"] not in ENDINGS_OF_CANCELLED
         async with self._writing() as (db, writing):
             requests = db["requests"]
             found = await requests.find_one(key, session=writing.session)
+            if refusable and found is not None and found["state"] == "open" and "cancel" in found:
+                return request_record(found)
             # The ending comes last: once it stands nobody may come back to write what belongs to it.
             rows = [usage_document(tenant_id, request_id, row, found, ended_at) for row in usage]
             await _insert_usage(writing, db["usage"], rows)
@@ -284,10 +298,12 @@ class MongoArchive:
             if found is not None:
                 await _move_on(writing, db["conversations"], found, ended_at)
             # Also where none was found: a majority must have agreed that there is none.
+            chosen = {**key, **_OPEN, **(_UNMARKED if refusable else {})}
             change = {"$set": fields, "$unset": {"checkpoint": ""}}
-            end = requests.update_one({**key, **_OPEN}, change, session=writing.session)
+            end = requests.update_one(chosen, change, session=writing.session)
             by_me = (await writing.do(end)).matched_count == 1
-            if by_me and found is not None:  # nothing but its checkpoint can have changed since
+            is_known = found is not None and (refusable or "cancel" in found)  # else it may have been marked since
+            if by_me and found is not None and is_known:  # nothing but its checkpoint can have changed since
                 return request_record({**found, **fields, "checkpoint": None})
             stands = await requests.find_one(key, session=writing.session)
             return None if stands is None else request_record(stands)
@@ -300,6 +316,51 @@ class MongoArchive:
         async with self._writing() as (db, writing):
             update = db["requests"].update_one(chosen, change, session=writing.session)
             return bool((await writing.do(update)).matched_count)
+
+    async def record_cancel(
+        self,
+        tenant_id: str,
+        request_id: str,
+        user_id: str,
+        *,
+        by: str,
+        reason: str | None,
+        at: int,
+        any_user: bool = False,
+    ) -> RequestRecord | None:
+        key = {"_id": identity(tenant_id, request_id)}
+        mark = cancel_mark(by, reason)
+        is_kept = False
+        async with self._writing() as (db, writing):
+            for _ in range(_CANCEL_TRIES):
+                found = await _mark(writing, db["requests"], key, None if any_user else user_id, mark)
+                if found is None and is_kept:
+                    return None
+                if found is None:
+                    # Whoever inserts it from here on finds this; who did so before is found by the next look.
+                    early = {"_id": identity(tenant_id, request_id, user_id)}
+                    change = keeping_early(tenant_id, request_id, user_id, mark, at)
+                    await _upsert(writing, db["early_cancels"], early, change)
+                    is_kept = True
+                elif found["user"] != user_id and not any_user:
+                    return None
+                elif found["state"] != "open" or "cancel" in found:
+                    return request_record(found)
+                # else it was inserted after it could not be marked
+        raise ArchiveUnavailable("a request is there and is not; it was inserted and deleted again and again")
+
+    async def recorded_cancel(
+        self, tenant_id: str, request_id: str, user_id: str, *, since: int
+    ) -> Mapping[str, Any] | None:
+        chosen = {"_id": identity(tenant_id, request_id, user_id), "at": {"$gte": since}}
+        async with self._reading() as db:
+            found = await db["early_cancels"].find_one(chosen)
+        return None if found is None else found["cancel"]
+
+    async def forget_cancels(self, before: int) -> None:
+        async with self._writing() as (db, writing):
+            forget = db["early_cancels"].delete_many({"at": {"$lt": before}}, session=writing.session)
+            await writing.do(forget)
 
     async def open_requests(
         self, tenant_id: str | None = None, *, limit: int, after: tuple[int, str, str] | None = None
@@ -365,7 +426,7 @@ class MongoArchive:
                 "at": at,
             }
             his = {"tenant": tenant_id, "request": request_id, "user": user_id}
-            await _replace(writing, db["feedback"], his, said)
+            await _upsert(writing, db["feedback"], his, {"$set": said})
             return True
 
     # --- calls -----------------------------------------------------------------------------------------
@@ -423,16 +484,29 @@ async def _insert_once(writing: _Writing, collection: Collection, document: Docu
     raise ArchiveUnavailable("a document is there and is not; it was deleted again and again")
 
 
-async def _replace(writing: _Writing, collection: Collection, key: Document, fields: Document) -> None:
-    """Set the fields of the document with that key, which is made when it is absent."""
+async def _upsert(writing: _Writing, collection: Collection, key: Document, change: Document) -> None:
+    """Change the document with that key, which is made when it is absent."""
     for tries_left in reversed(range(_INSERT_TRIES)):
         try:
-            await writing.do(collection.update_one(key, {"$set": fields}, upsert=True, session=writing.session))
+            await writing.do(collection.update_one(key, change, upsert=True, session=writing.session))
         except DuplicateKeyError:  # two made it at once
             if not tries_left:
                 raise
         else:
             return
+
+
+async def _mark(
+    writing: _Writing, requests: Collection, key: Document, user_id: str | None, mark: Document
+) -> Document | None:
+    """Put the mark on an open request, of this user if one is named, that has none. Returns what is there then.
+
+    The write comes first also where it may find nothing to do: a majority must have agreed on what is seen then.
+    """
+    theirs = {} if user_id is None else {"user": user_id}
+    chosen = {**key, **_OPEN, **_UNMARKED, **theirs}
+    await writing.do(requests.update_one(chosen, {"$set": {"cancel": mark}}, session=writing.session))
+    return await requests.find_one(key, session=writing.session)
 
 
 async def _move_on(writing: _Writing, conversations: Collection, request: Mapping[str, Any], at: int) -> None:

@@ -3,8 +3,8 @@
 What is looked up by has fields of its own. Everything free in form (specs, messages, endings, metadata, checkpoints)
 is JSON in bytes: its keys may hold dots, dollars or nothing at all, which BSON and update operators give a meaning.
 
-A conversation and a request are found by their ``_id``, made of the tenant's and their own. That index is there
-anyway and unique: it is what decides that something is inserted once.
+Conversations, requests and early cancels are found by their ``_id``, made of the tenant's and their own. That index
+is there anyway and unique: it is what decides that something is inserted once.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ OUTLINE = {**dict.fromkeys(_OUTLINED, True), "_id": False}
 """The projection that `outline` reads."""
 
 
-def identity(tenant_id: str, name: str) -> str:
-    """The ``_id`` of what ``name`` means to a tenant: as JSON, since two texts must never run into each other."""
-    return orjson.dumps([tenant_id, name]).decode()
+def identity(tenant_id: str, *names: str) -> str:
+    """The ``_id`` of what the names mean to a tenant: as JSON, since two texts must never run into each other."""
+    return orjson.dumps([tenant_id, *names]).decode()
 
 
 def encode(message: Message) -> bytes:
@@ -114,6 +114,7 @@ def request_record(document: Mapping[str, Any]) -> RequestRecord:
         ending=_loaded(document.get("ending")),
         answer=message_in(document, is_answer=True),
         checkpoint=_loaded(document.get("checkpoint")),
+        cancel=document.get("cancel"),
     )
 
 
@@ -145,6 +146,17 @@ def moving_on(request: Mapping[str, Any], at: int) -> list[Document]:
             }
         }
     ]
+
+
+def cancel_mark(by: str, reason: str | None) -> Document:
+    """What stands in a request's document, or in that of an early cancel, as ``cancel``."""
+    return {"by": by, "reason": reason}
+
+
+def keeping_early(tenant_id: str, request_id: str, user_id: str, mark: Document, at: int) -> Document:
+    """The upsert of a cancel whose request is not there; done again it changes at most its age."""
+    first = {"tenant": tenant_id, "request": request_id, "user": user_id, "cancel": mark}
+    return {"$setOnInsert": first, "$max": {"at": at}}
 
 
 def usage_document(

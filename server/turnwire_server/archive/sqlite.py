@@ -18,6 +18,7 @@ from turnwire_protocol import Message, message_from_wire, to_wire
 from turnwire_server.sqlite import Database, DatabaseUnavailable
 
 from .base import (
+    ENDINGS_OF_CANCELLED,
     ArchiveUnavailable,
     ConversationPage,
     ConversationRecord,
@@ -57,6 +58,14 @@ SCHEMA = (
     """CREATE TABLE IF NOT EXISTS parked (
         tenant TEXT NOT NULL, request TEXT NOT NULL, checkpoint BLOB NOT NULL,
         PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
+    # A table of its own, not columns of `requests`: data folders from before have those already.
+    """CREATE TABLE IF NOT EXISTS cancel_marks (
+        tenant TEXT NOT NULL, request TEXT NOT NULL, by TEXT NOT NULL, reason TEXT,
+        PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS early_cancels (
+        tenant TEXT NOT NULL, request TEXT NOT NULL, user TEXT NOT NULL, by TEXT NOT NULL, reason TEXT,
+        at INTEGER NOT NULL, PRIMARY KEY (tenant, request, user)) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS early_cancels_by_age ON early_cancels (at)",
     """CREATE TABLE IF NOT EXISTS messages (
         tenant TEXT NOT NULL, conversation TEXT NOT NULL, message TEXT NOT NULL, parent TEXT, request TEXT NOT NULL,
         ordinal INTEGER NOT NULL, doc BLOB, PRIMARY KEY (tenant, conversation, message)) WITHOUT ROWID""",
@@ -172,7 +181,7 @@ class SqliteArchive:
     async def delete_conversation(self, tenant_id: str, conversation_id: str) -> None:
         def drop(db: Connection) -> None:
             key = (tenant_id, conversation_id)
-            for table in ("feedback", "parked"):
+            for table in ("feedback", "parked", "cancel_marks"):
                 db.execute(
                     f"DELETE FROM {table} WHERE tenant = ? AND request IN"
                     " (SELECT request FROM requests WHERE tenant = ? AND conversation = ?)",
@@ -266,8 +275,12 @@ class SqliteArchive:
         run: int,
         ended_at: int,
     ) -> RequestRecord | None:
+        refusable = ending["outcome"] not in ENDINGS_OF_CANCELLED
+
         def end(db: Connection) -> RequestRecord | None:
             row = _request_row(db, tenant_id, request_id)
+            if row is not None and row["state"] == "open" and refusable and _cancel_mark(db, row) is not None:
+                return _request(db, row)
             owner = (None, None) if row is None else (row["user"], row["conversation"])
             _insert_usage(db, (tenant_id, request_id), usage, owner, ended_at)
             if row is None:
@@ -302,6 +315,52 @@ class SqliteArchive:
             return True
 
         return await self._write(park)
+
+    async def record_cancel(
+        self,
+        tenant_id: str,
+        request_id: str,
+        user_id: str,
+        *,
+        by: str,
+        reason: str | None,
+        at: int,
+        any_user: bool = False,
+    ) -> RequestRecord | None:
+        def record(db: Connection) -> RequestRecord | None:
+            row = _request_row(db, tenant_id, request_id)
+            if row is None:
+                db.execute(
+                    "INSERT INTO early_cancels (tenant, request, user, by, reason, at) VALUES (?, ?, ?, ?, ?, ?)"
+                    " ON CONFLICT DO UPDATE SET at = max(at, excluded.at)",
+                    (tenant_id, request_id, user_id, by, reason, at),
+                )
+                return None
+            if row["user"] != user_id and not any_user:
+                return None
+            if row["state"] == "open":
+                db.execute(
+                    "INSERT INTO cancel_marks (tenant, request, by, reason) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    (tenant_id, request_id, by, reason),
+                )
+            return _request(db, row)
+
+        return await self._write(record)
+
+    async def recorded_cancel(
+        self, tenant_id: str, request_id: str, user_id: str, *, since: int
+    ) -> Mapping[str, Any] | None:
+        def look(db: Connection) -> Mapping[str, Any] | None:
+            row = db.execute(
+                "SELECT by, reason FROM early_cancels WHERE tenant = ? AND request = ? AND user = ? AND at >= ?",
+                (tenant_id, request_id, user_id, since),
+            ).fetchone()
+            return None if row is None else dict(row)
+
+        return await self._read(look)
+
+    async def forget_cancels(self, before: int) -> None:
+        await self._write(lambda db: db.execute("DELETE FROM early_cancels WHERE at < ?", (before,)).rowcount)
 
     async def open_requests(
         self, tenant_id: str | None = None, *, limit: int, after: tuple[int, str, str] | None = None
@@ -461,7 +520,15 @@ def _request(db: Connection, row: Row) -> RequestRecord:
         ending=None if row["ending"] is None else orjson.loads(row["ending"]),
         answer=_message(db, row["tenant"], row["conversation"], row["answer_id"]),
         checkpoint=_checkpoint(db, row["tenant"], row["request"]) if row["state"] == "open" else None,
+        cancel=_cancel_mark(db, row),
     )
+
+
+def _cancel_mark(db: Connection, request: Row) -> Mapping[str, Any] | None:
+    row = db.execute(
+        "SELECT by, reason FROM cancel_marks WHERE tenant = ? AND request = ?", (request["tenant"], request["request"])
+    ).fetchone()
+    return None if row is None else dict(row)
 
 
 def _checkpoint(db: Connection, tenant_id: str, request_id: str) -> Mapping[str, Any] | None:
