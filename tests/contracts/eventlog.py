@@ -18,6 +18,7 @@ from tests.support.unreliable import LOG_STEPS, Fault, Repeating, unreliable_log
 from turnwire_server.eventlog.base import EventLog
 
 from .eventlog_ending import Finishing, Posting, Sealing
+from .eventlog_handing import Disowning, HandingOver, Parking, Placing
 from .eventlog_looking import Deleting, Looking, Trimming
 from .eventlog_owning import Claiming, Rebuilding, Releasing, Reserving, TakingOver
 from .eventlog_writing import Appending, Emitting, Hearing
@@ -32,6 +33,10 @@ class EventLogContract(
     Claiming,
     Releasing,
     TakingOver,
+    HandingOver,
+    Parking,
+    Disowning,
+    Placing,
     Rebuilding,
     Appending,
     Emitting,

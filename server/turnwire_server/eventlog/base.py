@@ -287,7 +287,7 @@ class RequestInfo:
 class LiveRequest:
     """A request that has not ended, with the newest checkpoint: fold what lies above ``checkpoint_seq``.
 
-    The checkpoint of one that is parked is in the archive.
+    The checkpoint of one that is parked is in the archive, and that of one that was until it has a new one.
     """
 
     request_id: str

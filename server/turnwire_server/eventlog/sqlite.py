@@ -385,7 +385,7 @@ class SqliteEventLog:
     ) -> Sealed | Unheard | Fenced:
         def step(db: Connection) -> Sealed | Unheard | Fenced:
             row = _request_row(db, request)
-            if row is None or row["fence"] != fence:
+            if row is None or row["fence"] != fence or row["phase"] == Phase.PARKED:
                 return Fenced()
             if row["ending"] is not None:
                 return Sealed(orjson.loads(row["ending"]))
@@ -642,9 +642,9 @@ class SqliteEventLog:
                         row["ordinal"],
                         spec,
                         _loads(row["checkpoint"]),
-                        row["checkpoint_seq"],
+                        log["last_seq"] if row["phase"] == Phase.PARKED else row["checkpoint_seq"],
                         row["claim_seq"] + 1,
-                        row["phase"] == Phase.PARKED,
+                        row["phase"] == Phase.PARKED or (row["checkpoint"] is None and row["checkpoint_seq"] > 0),
                     )
                 )
             return Live(_position(log), Base(log["ordinal"], head), requests[::-1])
@@ -948,8 +948,12 @@ def _position(log: Row) -> Position:
 
 
 def _wake(db: Connection, rk: int) -> None:
-    """A parked turn goes on: an orphan that nobody died with."""
-    db.execute("UPDATE log_requests SET phase = 'running' WHERE rk = ?", (rk,))
+    """A parked turn goes on: an orphan that nobody died with. Nothing of it has come after what the archive holds."""
+    db.execute(
+        "UPDATE log_requests SET phase = 'running',"
+        " checkpoint_seq = (SELECT last_seq FROM log_conversations c WHERE c.ck = log_requests.ck) WHERE rk = ?",
+        (rk,),
+    )
     db.execute("UPDATE log_handed SET until = NULL WHERE rk = ?", (rk,))
 
 
@@ -997,7 +1001,8 @@ def _trim_one(db: Connection, ck: int, keep: int) -> int:
     """Cut a log below ``keep``, but not what the newest checkpoint of a live request still needs after it."""
     (old,) = db.execute("SELECT max(seq) FROM log_events WHERE ck = ? AND ts < ?", (ck, keep)).fetchone()
     (needed,) = db.execute(
-        f"SELECT min(max(checkpoint_seq, claim_seq)) FROM log_requests WHERE ck = ? AND {_LIVE}", (ck,)
+        f"SELECT min(max(checkpoint_seq, claim_seq)) FROM log_requests WHERE ck = ? AND {_LIVE} AND phase != 'parked'",
+        (ck,),
     ).fetchone()
     cut = old if needed is None else min(old, needed)
     gone = db.execute("DELETE FROM log_events WHERE ck = ? AND seq <= ?", (ck, cut)).rowcount

@@ -126,7 +126,7 @@ def live_of(raw: Raw) -> LiveRequest:
         checkpoint=_loads(raw[7]),
         checkpoint_seq=int(raw[8]),
         first_seq=int(raw[9]) + 1,
-        is_parked=raw[10] == b"parked",
+        is_parked=not raw[7] and int(raw[8]) > 0,
     )
 
 

@@ -185,6 +185,15 @@ end
 
 local publish, publish_epoch
 
+-- A parked turn goes on: an orphan that nobody died with. Nothing of it has come after what the archive holds.
+local function wake(tag, id, conversation)
+  local tenant = string.match(id, '^([^/]*)/')
+  redis.call('HSET', tag .. 'r:' .. id, 'phase', 'running', 'owner', '-', 'handed', '1',
+    'checkpoint_seq', redis.call('HGET', tag .. 'c:' .. tenant .. '/' .. conversation, 'seq'))
+  redis.call('ZREM', tag .. 'timers', id)
+  own(tag, id, nil, '-')
+end
+
 -- An owner that lives puts its turn back into a log that has lost it, or has lost of it (DECISIONS 14). All that it ever
 -- said is in the checkpoint; followers learn it from snapshots, in a new epoch.
 local function enter(keys, request, inc, fence, packed)

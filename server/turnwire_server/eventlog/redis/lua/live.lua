@@ -8,6 +8,7 @@ local out = {}
 for _, request in ipairs(redis.call('ZRANGE', keys.l, 0, -1)) do
   local r = redis.call('HMGET', request_key(tag, ARGV[5], request), 'ordinal', 'n', 'answer', 'head_before', 'spec', 'parent',
     'checkpoint', 'checkpoint_seq', 'claim_seq', 'phase')
+  if r[10] == 'parked' then r[8] = int(c.seq) end
   table.insert(r, 1, request)
   out[#out + 1] = r
 end

@@ -13,11 +13,8 @@ local function look(owner)
   end
 end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', tag .. 'timers', '-inf', int(NOW), 'LIMIT', 0, 100)) do
-  redis.call('ZREM', tag .. 'timers', id)
-  if redis.call('HGET', tag .. 'r:' .. id, 'phase') == 'parked' then
-    redis.call('HSET', tag .. 'r:' .. id, 'phase', 'running', 'owner', '-', 'handed', '1')
-    own(tag, id, nil, '-')
-  end
+  local r = redis.call('HMGET', tag .. 'r:' .. id, 'phase', 'conversation')
+  if r[1] == 'parked' then wake(tag, id, r[2]) else redis.call('ZREM', tag .. 'timers', id) end
 end
 look('-')
 if ready and NOW - since >= LEASE then

@@ -28,9 +28,7 @@ if r[1] == 'queued' and ARGV[13] ~= '' and tonumber(r[3]) > 0 then
   return {'ended', int(k), view_of(keys, c, inc, request)}
 end
 if r[1] == 'parked' then
-  redis.call('HSET', key, 'phase', 'running', 'owner', '-', 'handed', '1')
-  redis.call('ZREM', tag .. 'timers', tenant .. '/' .. request)
-  own(tag, tenant .. '/' .. request, nil, '-')
+  wake(tag, tenant .. '/' .. request, conversation)
   publish_orphan(tag)
 else
   publish(tag, {OWNER, 'i', tenant, request, conversation, k, ARGV[9], ARGV[10]})

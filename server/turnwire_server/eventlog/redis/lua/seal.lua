@@ -9,7 +9,7 @@ if not r[1] and not ready and string.match(ARGV[12], '%.(.*)$') ~= inc then
   enter(keys, request, inc, ARGV[8], ARGV[13])
   return {'forgotten'}
 end
-if r[1] ~= ARGV[8] then return {'fenced'} end
+if r[1] ~= ARGV[8] or r[4] == 'parked' then return {'fenced'} end
 if r[2] ~= '' then return {'sealed', r[2]} end
 -- What was said to it may be among what was lost: the owner asks the archive before it decides.
 if r[3] ~= inc then
