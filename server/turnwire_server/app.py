@@ -22,7 +22,7 @@ from .archive import sqlite as archive_sqlite
 from .archive.base import Archive, ArchiveUnavailable
 from .archive.mongo import MongoArchive
 from .auth import build_authenticator
-from .conversations.conclude import archive_ending
+from .conversations.conclude import archive_late
 from .conversations.hub import ConversationHub
 from .conversations.patience import until_answered
 from .conversations.requests import Requests
@@ -240,7 +240,7 @@ async def _sweep(services: Services, threads: Threads) -> None:
         try:
             await services.checkpoint()
             if await services.log.elect("sweep", 2 * _SWEEP_S):
-                await _archive_late(services)
+                services.metrics.unarchived_requests.set(await archive_late(services))
                 await services.log.trim()
                 before = services.now_ms() - int(services.settings.limits.recorded_cancel_s * 1000)
                 await services.archive.forget_cancels(before)
@@ -249,13 +249,3 @@ async def _sweep(services: Services, threads: Threads) -> None:
             logger.warning("the sweep was put off: %s", error)
         except Exception:
             logger.exception("the sweep failed; it is tried again")
-
-
-async def _archive_late(services: Services) -> None:
-    """Endings that were shown while the archive was away."""
-    kept = await services.log.unarchived()
-    services.metrics.unarchived_requests.set(len(kept))
-    for owned in kept:
-        assert owned.ending is not None, "a finished request has one"
-        await archive_ending(services, owned, owned.ending)
-        await services.log.archived(owned.request)

@@ -197,6 +197,11 @@ class EventLogMachine(RuleBasedStateMachine):
     @rule(data=st.data(), count=st.integers(1, 3), checkpoint=st.booleans(), fault=faults)
     def say(self, data: st.DataObject, count: int, checkpoint: bool, fault: Fault) -> None:
         request_id, turn = self.some(data, Phase.QUEUED, Phase.RUNNING)
+        if turn.phase is Phase.QUEUED:
+            # One that waits says that it is there and where it stands; more than that tells a log that it runs.
+            count = min(count, 2 - turn.n)
+            if count <= 0:
+                return
         self.meet(fault)
         _, talk = self.talk_of(request_id)
         texts = [f"{request_id}.{turn.owned.ordinal}.{turn.n + i}" for i in range(count)]

@@ -122,6 +122,9 @@ class Archive(Protocol):
     async def ping(self) -> None:
         """Raise `ArchiveUnavailable` unless it answers."""
 
+    async def describe(self) -> Mapping[str, str]:
+        """What an operator wants to know of the storage, by name."""
+
     # --- conversations ---------------------------------------------------------------------------------
 
     async def create_conversation(self, op: str, record: ConversationRecord) -> tuple[ConversationRecord, bool]:

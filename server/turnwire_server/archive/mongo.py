@@ -172,6 +172,14 @@ class MongoArchive:
         async with self._reading() as db:
             await db.command("ping")  # commands go to the primary, without which nothing works
 
+    async def describe(self) -> Mapping[str, str]:
+        async with self._reading() as db:
+            build = await db.command("buildInfo")
+            hello = await db.command("hello")
+        members = len(hello.get("hosts", ())) or 1
+        replica_set = f"replica set {hello['setName']} of {members}" if hello.get("setName") else "no replica set"
+        return {"MongoDB": str(build.get("version", "of unknown version")), "mode": replica_set, "database": self._name}
+
     def _connect(self) -> AsyncIOMotorClient[Document]:
         """The driver's client, which connects by itself when it is first used."""
         limit_ms = max(1, round(self._timeout_s * 1000))

@@ -109,6 +109,9 @@ class SqliteArchive:
     async def ping(self) -> None:
         await self._write(lambda db: db.execute("SELECT 1").fetchone())
 
+    async def describe(self) -> Mapping[str, str]:
+        return {"mode": "embedded", "SQLite": sqlite3.sqlite_version}
+
     # --- conversations ---------------------------------------------------------------------------------
 
     async def create_conversation(self, op: str, record: ConversationRecord) -> tuple[ConversationRecord, bool]:

@@ -10,9 +10,9 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import aiohttp
@@ -23,9 +23,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from turnwire_server.archive.base import ArchiveUnavailable
+from turnwire_server.archive.mongo import MongoArchive
 from turnwire_server.auth import build_authenticator
 from turnwire_server.cli.common import ConfigOption, read_settings
 from turnwire_server.eventlog.base import LogUnavailable
+from turnwire_server.eventlog.redis import RedisEventLog
 from turnwire_server.settings import Deployment, Settings
 from turnwire_server.sqlite import Database, DatabaseUnavailable, DataInUse
 
@@ -91,6 +93,7 @@ async def backend(what: str, open_backend: OpenBackend, *, timeout_s: float = _B
 
 
 async def _asked(what: str, engine: Backend) -> Finding:
+    await engine.ping()  # connects and loads scripts; only the second shows how quick it is
     began = time.monotonic()
     missing = await engine.ping()
     answered_ms = (time.monotonic() - began) * 1000
@@ -103,10 +106,57 @@ async def _asked(what: str, engine: Backend) -> Finding:
 async def _check(settings: Settings) -> list[Finding]:
     findings = [
         Finding("configuration", True, f"{len(settings.deployments)} deployments, {len(settings.routes)} routes"),
-        await _data(settings),
+        *await _stores(settings),
         _auth(settings),
     ]
     return findings + list(await asyncio.gather(*(_deployment(each) for each in settings.deployments)))
+
+
+async def _stores(settings: Settings) -> list[Finding]:
+    if settings.storage.redis_url is None:
+        return [await _data(settings)]
+    log, archive = await asyncio.gather(
+        backend("log", lambda: _open_log(settings)), backend("archive", lambda: _open_archive(settings))
+    )
+    if log.details:
+        log = replace(log, details={**log.details, "durability": settings.storage.redis_durability})
+    return [log, archive]
+
+
+@asynccontextmanager
+async def _open_log(settings: Settings) -> AsyncIterator[Backend]:
+    """As a node opens it, but owning nothing: no turn is taken over by a check."""
+    storage, limits = settings.storage, settings.limits
+    assert storage.redis_url is not None, "asked before"
+    log = RedisEventLog(
+        storage.redis_url.get_secret_value(),
+        prefix=storage.redis_prefix,
+        partitions=storage.partitions,
+        durability=storage.redis_durability,
+        timeout_s=storage.redis_timeout_s,
+        retention_s=storage.retention_s,
+        reservation_s=limits.reservation_s,
+        recorded_cancel_s=limits.recorded_cancel_s,
+    )
+    try:
+        await log.open()
+        yield log
+    finally:
+        await log.aclose()
+
+
+@asynccontextmanager
+async def _open_archive(settings: Settings) -> AsyncIterator[Backend]:
+    storage = settings.storage
+    assert storage.mongo_url is not None, "set where redis_url is"
+    archive = MongoArchive(
+        storage.mongo_url.get_secret_value(), storage.mongo_database, timeout_s=storage.mongo_timeout_s
+    )
+    await archive.open()
+    try:
+        yield archive
+    finally:
+        await archive.aclose()
 
 
 async def _data(settings: Settings) -> Finding:

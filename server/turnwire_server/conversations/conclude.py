@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 
-from turnwire_server.eventlog.base import Fenced, Finished, Owned, Reentry
+from turnwire_server.eventlog.base import ConversationRef, Fenced, Finished, Owned, Reentry
 
 from . import endings
 from .patience import until_answered
@@ -67,25 +67,40 @@ def _reentry_of(owned: Owned) -> Callable[[dict[str, Any]], Reentry]:
     )
 
 
-async def archive_ending(services: Services, owned: Owned, ending: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Write the ending into the archive, however long it takes; returns the one that stands there."""
+async def archive_ending(
+    services: Services, owned: Owned, ending: Mapping[str, Any], *, patient: bool = True
+) -> Mapping[str, Any]:
+    """Write the ending into the archive, however long it takes; returns the one that stands there.
+
+    Not ``patient``: raises `ArchiveUnavailable` when the archive does not answer.
+    """
     while True:
-        record = await until_answered(
-            partial(
-                services.archive.end_request,
-                owned.request.tenant_id,
-                owned.request.request_id,
-                ending=ending,
-                answer=endings.answer_of(ending),
-                usage=endings.rows_of(ending),
-                run=owned.run,
-                ended_at=services.now_ms(),
-            ),
-            f"archiving the end of request {owned.request.request_id}",
+        step = partial(
+            services.archive.end_request,
+            owned.request.tenant_id,
+            owned.request.request_id,
+            ending=ending,
+            answer=endings.answer_of(ending),
+            usage=endings.rows_of(ending),
+            run=owned.run,
+            ended_at=services.now_ms(),
         )
+        what = f"archiving the end of request {owned.request.request_id}"
+        record = await (until_answered(step, what) if patient else step())
         if record is None:
             return ending
         if record.ending is not None:
             return record.ending
         assert record.cancel is not None, "nothing else keeps a request open"
         ending = endings.as_cancelled(ending, **record.cancel)
+
+
+async def archive_late(services: Services, conversation: ConversationRef | None = None) -> int:
+    """Write endings that were shown while the archive was away. To be done before history is read from the archive:
+    what has finished is nowhere else but, until then, here. Raises `LogUnavailable` and `ArchiveUnavailable`."""
+    kept = await services.log.unarchived(conversation)
+    for owned in kept:
+        assert owned.ending is not None, "a finished request has one"
+        await archive_ending(services, owned, owned.ending, patient=False)
+        await services.log.archived(owned.request)
+    return len(kept)

@@ -34,6 +34,7 @@ from turnwire_server.eventlog.tail import TailBudget
 
 from .conversation import Conversation, Follower
 from .patience import until_answered
+from .presence import Presence
 from .rebuild import Rebuilder
 from .recovery import take_over, takeover_op
 from .services import Services
@@ -73,6 +74,7 @@ class ConversationHub:
         self._tell = tell
         self._look_again = look_again
         self._rebuilder = Rebuilder(services)
+        self._presence = Presence(services.log, tasks, self._conversations)
         self._orphaned = anyio.Event()
         self._conversations: dict[ConversationRef, Conversation] = {}
         self._turns: dict[Turn, None] = {}
@@ -122,7 +124,10 @@ class ConversationHub:
 
     def follow(self, conversation: Conversation, follower: Follower) -> None:
         """Count a follower; new entries reach it through the flush from now on."""
+        is_new = not conversation.is_present(follower.user_id)
         conversation.followers[follower] = None
+        if is_new:
+            self._presence.changed(conversation.ref)
 
     def unfollow(self, conversation: Conversation, follower: Follower, *, by_server: bool = False) -> None:
         """The follower is gone. Its author's leaving may end requests, unless the server closed the connection."""
@@ -130,8 +135,10 @@ class ConversationHub:
             return
         if not conversation.followers:
             conversation.drop_tail()
-        if not by_server and not self.is_draining and not conversation.is_present(follower.user_id):
-            self.author_left(conversation.ref, follower.user_id)
+        if not conversation.is_present(follower.user_id):
+            self._presence.changed(conversation.ref)
+            if not by_server and not self.is_draining:
+                self.author_left(conversation.ref, follower.user_id)
         self._drop_if_idle(conversation)
 
     # --- turns -------------------------------------------------------------------------------------------
@@ -213,6 +220,7 @@ class ConversationHub:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._rebuilder.run, name="rebuild")
             tasks.start_soon(self._give_up_strays, name="strays")
+            tasks.start_soon(self._presence.run, name="presence")
             while True:
                 await self._orphaned.wait()
                 self._orphaned = anyio.Event()

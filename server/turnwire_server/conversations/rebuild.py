@@ -83,7 +83,9 @@ class Rebuilder:
     async def _enter(self, conversation: ConversationRef, missing: Sequence[RequestRecord]) -> None:
         record = await self._services.archive.conversation(conversation.tenant_id, conversation.conversation_id)
         if record is None:
-            return  # deleted in the meantime
+            # It was deleted while somebody began something in it: what is left of that goes as well.
+            await self._services.archive.delete_conversation(conversation.tenant_id, conversation.conversation_id)
+            return
         requests = [(RequestRef(r.tenant_id, r.request_id), dict(r.spec)) for r in missing]
         base = Base(record.ordinal, record.head)
         await self._services.log.rebuild(f"rebuild:{uuid.uuid4().hex}", conversation, base, requests)

@@ -119,10 +119,9 @@ def _lost_text(fold: RequestFold, progress: Progress) -> str:
 
 def _too_much(services: Services, owned: Owned, ledger: Ledger | None) -> Draft | None:
     limits = services.settings.limits
-    age_s = (services.now_ms() - TurnSpec.from_owned(owned).created_at) / 1000
     if (
         owned.run - 1 > limits.takeovers
-        or (owned.run > 1 and age_s > limits.takeover_age_s)
+        or (owned.run > 1 and owned.age_s > limits.takeover_age_s)
         or (ledger is not None and ledger.cost_usd > limits.takeover_cost_usd)
     ):
         return endings.incomplete("node_lost")

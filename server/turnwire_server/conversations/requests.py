@@ -592,6 +592,8 @@ class Requests:
             conversation = self._hub.find(ref)
             if self._hub.is_draining or (conversation is not None and conversation.is_present(user_id)):
                 return
+            if user_id in await self._services.log.present(ref):
+                return  # on another node
             for request_id in await self._bound_to(ref, user_id):
                 await self._cancel_live(RequestRef(ref.tenant_id, request_id), user_id, "disconnected")
         except (LogUnavailable, ArchiveUnavailable) as error:

@@ -14,6 +14,7 @@ import anyio
 from turnwire_protocol import ConversationSnapshot, Message, RequestFold
 from turnwire_server.eventlog.base import Base, ConversationRef, Live, LiveRequest
 
+from .conclude import archive_late
 from .recovery import Trimmed, entries_of, fold_from, fold_with
 from .services import Services
 
@@ -48,6 +49,7 @@ class Snapshots:
 
     async def _build(self, ref: ConversationRef, live: Live) -> ConversationSnapshot:
         folds = await self._folds(ref, live)
+        await archive_late(self._services, ref)
         base = await base_of(self._services, ref, live)
         page = await self._services.archive.messages(
             ref.tenant_id,

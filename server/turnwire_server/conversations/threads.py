@@ -23,6 +23,7 @@ from turnwire_server.archive.base import ConversationRecord, Role
 from turnwire_server.auth import Principal
 from turnwire_server.eventlog.base import ConversationRef
 
+from .conclude import archive_late
 from .hub import ConversationHub
 from .patience import until_answered
 from .recovery import Trimmed
@@ -118,6 +119,7 @@ class Threads:
         require(await self._hub.record(ref), command.conversation_id, principal, "viewer")
         limits = self._services.settings.limits
         live = await self._services.log.live(ref)
+        await archive_late(self._services, ref)
         try:
             base = await base_of(self._services, ref, live)
         except Trimmed:  # it has begun anew in this moment: then it knows its newest message

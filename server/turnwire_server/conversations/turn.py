@@ -27,7 +27,7 @@ from turnwire_server.eventlog.base import (
 )
 
 from . import endings
-from .conclude import conclude
+from .conclude import archive_late, conclude
 from .endings import Draft
 from .history import branch_before
 from .ledger import Ledger
@@ -195,7 +195,7 @@ class Turn:
 
     async def _try_answer(self) -> Draft | None:
         limits = self._services.settings.limits
-        age_s = (self._services.now_ms() - self.spec.created_at) / 1000 if self._recovered else 0.0
+        age_s = self.owned.age_s if self._recovered else 0.0
         self._scope.deadline = anyio.current_time() + max(limits.turn_deadline_s - age_s, 0.0)
         with self._scope:
             if self._fold.message_id is None:
@@ -220,6 +220,7 @@ class Turn:
         return None
 
     async def _history(self) -> list[Message]:
+        await archive_late(self._services, self.owned.conversation)
         return await branch_before(self._services.archive, self.spec)
 
     def _take_back(self, answer: Answer) -> None:

@@ -17,7 +17,7 @@ lives puts its turn back (`Reentry`), the rest is entered anew from the archive 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -115,7 +115,8 @@ class Owned:
 
     ``n`` counts the events it has appended, ``run`` its owners from 1, ``taken`` how far its inbox was read.
     ``ending`` is set when the turn is sealed: then only archive and ``finish`` are left to do. ``is_rebuilt`` tells
-    that the log had forgotten it: what an earlier owner did is not known.
+    that the log had forgotten it: what an earlier owner did is not known. ``age_s`` is the time since its
+    reservation by the log's own clock, since those of nodes may be wrong.
     """
 
     request: RequestRef
@@ -134,6 +135,7 @@ class Owned:
     ending: dict[str, Any] | None = None
     intents: tuple[Intent, ...] = ()
     is_rebuilt: bool = False
+    age_s: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,6 +385,12 @@ class EventLog(Protocol):
     def unwatch(self, conversation: ConversationRef) -> None:
         """No longer hear of new entries. Unknown conversations are no error."""
 
+    async def announce(self, followers: Mapping[ConversationRef, Collection[str]], kept_s: float) -> None:
+        """Say which users follow these conversations on this node; it holds for ``kept_s`` seconds."""
+
+    async def present(self, conversation: ConversationRef) -> set[str]:
+        """The users that follow a conversation on any node, as far as was announced."""
+
     # --- the steps -----------------------------------------------------------------------------------
 
     async def reserve(
@@ -553,8 +561,8 @@ class EventLog(Protocol):
     async def orphans(self) -> Sequence[RequestInfo]:
         """Requests that have not ended and whose owner is gone, oldest first."""
 
-    async def unarchived(self) -> Sequence[Owned]:
-        """Finished requests whose ending the archive does not have yet, oldest first."""
+    async def unarchived(self, conversation: ConversationRef | None = None) -> Sequence[Owned]:
+        """Finished requests (of one conversation) whose ending the archive does not have yet, oldest first."""
 
     async def elect(self, chore: str, seconds: float) -> bool:
         """Whether this node does a chore that one node at a time is enough for. The answer holds for so long."""

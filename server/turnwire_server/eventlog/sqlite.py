@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import anyio
@@ -154,6 +154,12 @@ class SqliteEventLog:
 
     def unwatch(self, conversation: ConversationRef) -> None:
         self._watched.discard(conversation)
+
+    async def announce(self, followers: Mapping[ConversationRef, Collection[str]], kept_s: float) -> None:
+        """There is no other node to tell."""
+
+    async def present(self, conversation: ConversationRef) -> set[str]:
+        return set()
 
     # --- the steps -----------------------------------------------------------------------------------
 
@@ -695,10 +701,11 @@ class SqliteEventLog:
         for row in db.execute(query, (self._now(),)).fetchall():
             _wake(db, row["rk"])
 
-    async def unarchived(self) -> Sequence[Owned]:
+    async def unarchived(self, conversation: ConversationRef | None = None) -> Sequence[Owned]:
         def look(db: Connection) -> list[Owned]:
             rows = db.execute("SELECT * FROM log_requests WHERE phase = 'finished' AND archived = 0 ORDER BY at")
-            return [self._owned(db, row) for row in rows.fetchall()]
+            found = [self._owned(db, row) for row in rows.fetchall()]
+            return [owned for owned in found if conversation in (None, owned.conversation)]
 
         return await self._read(look)
 
@@ -878,6 +885,7 @@ class SqliteEventLog:
             checkpoint_seq=row["checkpoint_seq"],
             ending=_loads(row["ending"]),
             intents=tuple(_intents(db, row["rk"], row["taken"])),
+            age_s=(self._now() - row["at"]) / 1000,
         )
 
     def _info(self, db: Connection, row: Row) -> RequestInfo:

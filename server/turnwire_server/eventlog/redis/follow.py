@@ -15,14 +15,13 @@ from typing import Any
 import anyio
 import msgpack  # type: ignore[import-untyped]
 import orjson
-from redis.exceptions import RedisError
 
 from turnwire_protocol import Entry
 from turnwire_server.eventlog.base import ConversationRef, Intent, Keeper, LogUnavailable, RequestRef
 from turnwire_server.telemetry.metrics import Metrics
 
 from .scripts import Scripts
-from .server import Address, Server
+from .server import FAULTS, Address, Server
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +86,8 @@ class Following:
                 await self.compare()
             except LogUnavailable as error:
                 logger.debug("positions were not compared: %s", error)
+            except Exception:
+                logger.exception("positions were not compared; it is tried again")
 
     async def compare(self) -> None:
         """Ask where all watched logs end, and tell the keeper."""
@@ -143,7 +144,7 @@ class Following:
             try:
                 await pubsub.ssubscribe(*channels)
                 await self._listen(pubsub, address, len(channels), keeper)
-            except (RedisError, OSError, TimeoutError) as error:
+            except FAULTS as error:
                 logger.warning("pub/sub at %s:%s broke off: %s", *address, error or type(error).__name__)
             finally:
                 self._is_connected(address, False)

@@ -83,6 +83,8 @@ class Leases:
                     self._renewed_at = time.monotonic()
                 except LogUnavailable as error:
                     logger.warning("a lease was not renewed: %s", error)
+                except Exception:  # the node must not die of it
+                    logger.exception("a lease was not renewed; it is tried again")
 
         await asyncio.gather(*(one(tag) for tag in tuple(self._held)))
         if self.metrics is not None and self._held:

@@ -11,12 +11,12 @@ import asyncio
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import anyio
+import msgpack  # type: ignore[import-untyped]
 import orjson
-from redis.exceptions import RedisError
 
 from turnwire_protocol import Entry, LogEvent, RequestEvent, encode_body
 from turnwire_server.eventlog.base import (
@@ -54,7 +54,7 @@ from turnwire_server.telemetry.metrics import Metrics
 from .follow import Following
 from .leases import Leases
 from .scripts import Argument, InDoubt, Scripts
-from .server import Place, Server
+from .server import FAULTS, Place, Server
 from .views import View, entries_of, intents_of, live_of, packed, partition_of
 
 logger = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ class RedisEventLog:
         try:
             await client.set(f"{tag}partitions", self._partitions, nx=True)
             fixed = int(await client.get(f"{tag}partitions"))
-        except (RedisError, OSError, TimeoutError) as error:
+        except FAULTS as error:
             raise LogUnavailable(f"Redis does not answer: {error}") from error
         if fixed != self._partitions:
             raise LogUnavailable(
@@ -163,6 +163,8 @@ class RedisEventLog:
                 self._memory_ratio = await self._server.memory_ratio()
             except LogUnavailable as error:
                 logger.debug("the memory of Redis is not known: %s", error)
+            except Exception:
+                logger.exception("asking Redis for its memory failed; it is tried again")
             if self._following.metrics is not None:
                 self._following.metrics.redis_memory_used_ratio.set(self._memory_ratio)
             await anyio.sleep(_MEMORY_LOOK_S)
@@ -185,6 +187,19 @@ class RedisEventLog:
 
     def unwatch(self, conversation: ConversationRef) -> None:
         self._following.unwatch(conversation)
+
+    async def announce(self, followers: Mapping[ConversationRef, Collection[str]], kept_s: float) -> None:
+        groups: dict[str, list[Argument]] = {}
+        for ref, users in followers.items():
+            said = groups.setdefault(self._tag(ref), [int(kept_s * 1000)])
+            said += (f"{ref.tenant_id}/{ref.conversation_id}", msgpack.packb(sorted(users)))
+        for tag, said in groups.items():
+            await self._scripts.run("announce", tag, *said)
+
+    async def present(self, conversation: ConversationRef) -> set[str]:
+        name = f"{conversation.tenant_id}/{conversation.conversation_id}"
+        lists = await self._scripts.run("present", self._tag(conversation), name)
+        return {user for packed_users in lists for user in msgpack.unpackb(packed_users)}
 
     # --- the steps -----------------------------------------------------------------------------------
 
@@ -646,7 +661,13 @@ class RedisEventLog:
             self._remember(view.request, view.conversation)
         return [view.info() for view in views if view.fields["phase"] in (b"queued", b"running", b"sealed")]
 
-    async def unarchived(self) -> Sequence[Owned]:
+    async def unarchived(self, conversation: ConversationRef | None = None) -> Sequence[Owned]:
+        if conversation is not None:
+            names = (conversation.tenant_id, conversation.conversation_id)
+            views = [View(raw) for raw in await self._scripts.run("unarchived_of", self._tag(conversation), *names)]
+            for view in views:
+                self._remember(view.request, view.conversation)
+            return sorted((view.owned() for view in views), key=lambda owned: owned.ordinal)
         answers = await self._each(lambda tag: self._scripts.run("unarchived", tag, _UNARCHIVED_AT_ONCE))
         kept: list[tuple[int, View]] = []
         for found in answers.values():
@@ -660,7 +681,7 @@ class RedisEventLog:
         try:
             await self._server.client.set(key, self.owner, nx=True, px=int(seconds * 1000))
             return bool(await self._server.client.get(key) == self.owner.encode())
-        except (RedisError, OSError, TimeoutError) as error:
+        except FAULTS as error:
             raise LogUnavailable(f"Redis does not answer: {error}") from error
 
     async def trim(self) -> int:

@@ -14,11 +14,11 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 from turnwire_server.eventlog.base import LogFull, LogUnavailable
 
-from .server import Server
+from .server import FAULTS, Server
 
 Argument = str | bytes | int
 # How often a step is sent again after the partition was given a new incarnation: more than two servers in a row that
@@ -85,7 +85,7 @@ class Scripts:
                         raise AssertionError(rest) from None
                     case _:
                         raise LogUnavailable(f"Redis refused {name}: {error}") from error
-            except (RedisError, OSError, TimeoutError) as error:
+            except FAULTS as error:
                 raise LogUnavailable(f"Redis did not answer {name}: {error or type(error).__name__}") from error
         raise LogUnavailable("Redis changes its identity with every call")
 
@@ -94,7 +94,7 @@ class Scripts:
         arguments = (uuid.uuid4().hex[:12], "1" if self._keeps else "0")
         try:
             _, is_new = await self._send("incarnate", tag, arguments)
-        except (RedisError, OSError, TimeoutError) as error:
+        except FAULTS as error:
             raise LogUnavailable(f"Redis did not answer: {error or type(error).__name__}") from error
         if is_new == b"1":
             self.incarnated()

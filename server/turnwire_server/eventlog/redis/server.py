@@ -36,6 +36,9 @@ _SCHEMES: Mapping[str, tuple[Mode, bool]] = {
 _CONNECTIONS = 64
 _OLDEST_MAJOR = 7  # sharded pub/sub
 
+FAULTS = (RedisError, OSError, TimeoutError, RuntimeError)
+"""What a call may raise when the server does not answer. RuntimeError: uvloop, for a socket that was just closed."""
+
 
 class UnfitServer(LogUnavailable):
     """The server answers but must not be used: it says which setting is wrong."""
@@ -152,7 +155,7 @@ class Server:
             for partition, tag in tags.items():
                 node = cluster.nodes_manager.get_node_from_slot(cluster.keyslot(tag))
                 out.setdefault((node.host, int(node.port)), []).append(partition)
-        except (RedisError, OSError, TimeoutError) as error:
+        except FAULTS as error:
             raise LogUnavailable(f"the Redis Cluster does not answer: {error}") from error
         return out
 
@@ -261,5 +264,5 @@ class Server:
 async def _asked(call: Awaitable[Any]) -> Any:
     try:
         return await call
-    except (RedisError, OSError, TimeoutError) as error:
+    except FAULTS as error:
         raise LogUnavailable(f"Redis does not answer: {error}") from error

@@ -37,7 +37,7 @@ def fields_of(flat: Raw) -> dict[str, bytes]:
 class View:
     """Everything that is known of one request: ``view_of`` in Lua."""
 
-    __slots__ = ("conversation", "epoch", "fields", "intents", "place", "request")
+    __slots__ = ("age_s", "conversation", "epoch", "fields", "intents", "place", "request")
 
     def __init__(self, raw: Raw) -> None:
         tenant, request, conversation = raw[0].decode(), raw[1].decode(), raw[2].decode()
@@ -47,6 +47,7 @@ class View:
         self.fields = fields_of(raw[4])
         self.intents = intents_of(raw[5])
         self.place = raw[6]
+        self.age_s = int(raw[7]) / 1000
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -82,6 +83,7 @@ class View:
             ending=_loads(f["ending"]),
             intents=tuple(self.intents),
             is_rebuilt=f.get("rebuilt") == b"1",
+            age_s=self.age_s,
         )
 
     def info(self) -> RequestInfo:

@@ -9,12 +9,13 @@
 --            are not older than the archive's)
 --   s:T/C    the stream; the id of an entry is seq-0
 --   l:T/C    requests that have not ended, by ordinal      k:T/C  those that wait, by ordinal
+--   n:T/C    those that have finished and are not archived
 --   a:T/C    every request that is known                   r:T/R  a request (see `claim`)
 --   i:T/R    its inbox: packed {op, kind, body}, k is the place from 1
 --   leases   owner -> expiry      o:OWNER  what it owns ('-': nobody)
 --   u        finished, not archived, by time      timers  T/R -> when a parked turn goes on
 --   retention  c|T/C, r|T/R -> when to look whether it can go
---   op:OP    the answer of a step, for its repeat      q:T/R  the record of a request id (in the id's own partition)
+--   w:T/C    node -> who follows there      op:OP    the answer of a step, for its repeat      q:T/R  the record of a request id (in the id's own partition)
 
 local function refuse(why) error({err = why}) end
 
@@ -41,7 +42,7 @@ local function keys_of(tag, tenant, conversation)
   local name = tenant .. '/' .. conversation
   return {
     c = tag .. 'c:' .. name, s = tag .. 's:' .. name, l = tag .. 'l:' .. name, k = tag .. 'k:' .. name,
-    a = tag .. 'a:' .. name, name = name, tag = tag, tenant = tenant, conversation = conversation,
+    a = tag .. 'a:' .. name, n = tag .. 'n:' .. name, name = name, tag = tag, tenant = tenant, conversation = conversation,
   }
 end
 
@@ -157,6 +158,7 @@ local function view_of(keys, c, inc, request)
   return {
     keys.tenant, request, keys.conversation, c.rand .. '.' .. inc, redis.call('HGETALL', key),
     intents_after(keys.tag, keys.tenant, request, taken), place_of(keys, c, request),
+    int(NOW - tonumber(redis.call('HGET', key, 'at') or NOW)),
   }
 end
 
@@ -183,8 +185,6 @@ local function new_epoch(keys, c, rand)
   c.rand = rand
 end
 
-local publish, publish_epoch
-
 -- A parked turn goes on: an orphan that nobody died with. Nothing of it has come after what the archive holds.
 local function wake(tag, id, conversation)
   local tenant = string.match(id, '^([^/]*)/')
@@ -193,6 +193,8 @@ local function wake(tag, id, conversation)
   redis.call('ZREM', tag .. 'timers', id)
   own(tag, id, nil, '-')
 end
+
+local publish, publish_epoch
 
 -- An owner that lives puts its turn back into a log that has lost it, or has lost of it (DECISIONS 14). All that it ever
 -- said is in the checkpoint; followers learn it from snapshots, in a new epoch.

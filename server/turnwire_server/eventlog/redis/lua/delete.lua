@@ -17,7 +17,7 @@ for _, request in ipairs(redis.call('SMEMBERS', keys.a)) do
   redis.call('ZREM', tag .. 'timers', id)
   redis.call('ZREM', tag .. 'retention', 'r|' .. id)
 end
-redis.call('DEL', keys.c, keys.s, keys.l, keys.k, keys.a)
+redis.call('DEL', keys.c, keys.s, keys.l, keys.k, keys.a, keys.n)
 redis.call('ZREM', tag .. 'retention', 'c|' .. keys.name)
 redis.call('SET', tag .. 'op:' .. op, cmsgpack.pack(requests), 'PX', ARGV[8])
 publish(tag, {OWNER, 'n', tenant, ARGV[7], '', 0})

@@ -39,7 +39,10 @@ else
     redis.call('HSET', keys.c, 'floor', '')
     c.floor = ''
   end
-  if ARGV[9] == '0' then redis.call('ZADD', tag .. 'u', int(NOW), tenant .. '/' .. request) end
+  if ARGV[9] == '0' then
+    redis.call('ZADD', tag .. 'u', int(NOW), tenant .. '/' .. request)
+    redis.call('SADD', keys.n, request)
+  end
   local due = int(NOW + tonumber(ARGV[10]) + 1)
   redis.call('ZADD', tag .. 'retention', due, 'r|' .. tenant .. '/' .. request)
   following = promote(keys, c, inc)

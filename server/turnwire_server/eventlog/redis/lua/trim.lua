@@ -40,7 +40,7 @@ local function trim_conversation(name)
   local seen = tonumber(redis.call('HGET', keys.c, 'seen') or '0')
   local last = math.max(c.ts, seen)
   if redis.call('SCARD', keys.a) > 0 or NOW - last < quiet then return math.max(last + quiet + 1, NOW + 60000) end
-  redis.call('DEL', keys.c, keys.s, keys.l, keys.k, keys.a)
+  redis.call('DEL', keys.c, keys.s, keys.l, keys.k, keys.a, keys.n)
   return nil
 end
 
