@@ -74,9 +74,9 @@ class ConversationHub:
         self._tell = tell
         self._look_again = look_again
         self._rebuilder = Rebuilder(services)
-        self._presence = Presence(services.log, tasks, self._conversations)
         self._orphaned = anyio.Event()
         self._conversations: dict[ConversationRef, Conversation] = {}
+        self._presence = Presence(services.log, tasks, self._conversations)
         self._turns: dict[Turn, None] = {}
         self._all_ended = anyio.Event()
         limits = services.settings.limits
