@@ -79,7 +79,7 @@ def in_words(error: BaseException, settings: Settings) -> str:
         case OSError():
             reason = os.strerror(error.errno) if error.errno else str(error)
             return f"cannot listen on {server.host}:{server.port}: {reason}"
-    raise error
+    raise error from None  # without the groups around it
 
 
 async def serve_one(

@@ -24,6 +24,8 @@ from pathlib import Path
 import psutil
 
 WAIT_S = 20.0
+# Three processes one after the other, on a machine that is busy with other tests.
+START_S = 60.0
 TURNWIRE = (sys.executable, "-m", "turnwire_server")
 # A process gets a terminal to control only by asking for it itself.
 _IN_TERMINAL = (
@@ -197,21 +199,25 @@ class Serving:
 async def serving(
     folder: Path, *arguments: str, port: str = "0", command: tuple[str, ...] = TURNWIRE, **variables: str
 ) -> AsyncIterator[Serving]:
-    """`turnwire serve` in `folder`, once it listens; killed at the end of the block if it still runs."""
-    process = await asyncio.create_subprocess_exec(
-        *(*command, "serve", "--port", port, *arguments),
-        cwd=folder,
-        env=environ(**variables),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+    """`turnwire serve` in `folder`, once it listens; killed at the end of the block if it still runs.
+
+    Its log goes to ``serve.log`` in ``folder``.
+    """
+    with (folder / "serve.log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(*command, "serve", "--port", port, *arguments),
+            cwd=folder,
+            env=environ(**variables),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+        )
     try:
         assert process.stdout is not None
         said = ""
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(START_S):
             while not said.rstrip().endswith("Ctrl-C stops it"):
                 line = await process.stdout.readline()
-                assert line, f"the server did not start: {said}"
+                assert line, f"the server did not start: {said}{(folder / 'serve.log').read_text()}"
                 said += line.decode()
         yield Serving(process, said)
     finally:

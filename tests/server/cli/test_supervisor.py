@@ -17,7 +17,7 @@ import aiohttp
 import psutil
 import pytest
 from tests.server.cli.apart import FAULT
-from tests.server.cli.commands import WAIT_S, end, environ, figures_folder, workers_of
+from tests.server.cli.commands import START_S, WAIT_S, end, environ, figures_folder, workers_of
 from tests.support.client import connected
 from tests.support.provider import Gate, Script, running_provider
 
@@ -92,7 +92,7 @@ async def group(folder: Path, count: int = 2, **variables: str) -> AsyncIterator
     children: list[psutil.Process] = []
     async with parent(folder, count, **variables) as process:
         assert process.stdout is not None
-        async with asyncio.timeout(2 * WAIT_S):
+        async with asyncio.timeout(START_S):
             line = await process.stdout.readline()
         assert line, (folder / "log").read_text()
         started = Group(process, folder / "log", int(line))
