@@ -10,7 +10,7 @@ overlapping deltas, takes account of that. What a connection has cancelled is co
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ import orjson
 from tests.chaos.records import Message, Record
 
 from turnwire_protocol import ConversationFold, event_from_wire, to_wire
+from turnwire_protocol import Message as ProtocolMessage
 from turnwire_protocol.exceptions import ProtocolError
 
 DELTAS = frozenset({"output_text.delta", "reasoning.delta", "tool.arguments.delta"})
@@ -85,7 +86,7 @@ class _State:
 
     record: int
     active: dict[str, int]
-    messages: int
+    messages: dict[str, int]
     unsure: frozenset[str]
 
 
@@ -99,8 +100,8 @@ class _View:
     """None: begun in the middle, or broken; only holes are looked for until a snapshot comes."""
     unsure: set[str] = field(default_factory=set)
     """Requests whose deltas were held back after a cancel; their state is not known until they end."""
-    messages: int = 0
-    """A sum over the ended messages, the same for all who have the same."""
+    messages: dict[str, int] = field(default_factory=dict)
+    """The ended messages, each with a hash of all that is in it. Replaced, never changed: states keep it."""
 
 
 @dataclass(slots=True)
@@ -326,9 +327,10 @@ class Reader:
             if request_id in view.fold.active:
                 self._digest(view, conversation, request_id)
         for request_id in (before | {e.get("request_id") for e in fresh if e.get("terminal")}) - set(view.fold.active):
-            view.messages += _sum(m for m in view.fold.messages.values() if m.request_id == request_id)
+            ended = [m for m in view.fold.messages.values() if m.request_id == request_id]
+            view.messages = view.messages | _hashes(ended)
         if any(event["type"] == "message.amended" for event in fresh):
-            view.messages = _sum(view.fold.messages.values())
+            view.messages = _hashes(view.fold.messages.values())
         self._state(view, conversation)
 
     def _digest(self, view: _View, conversation: str, request_id: str) -> None:
@@ -357,8 +359,10 @@ class Reader:
             text = f"at {view.seq} of epoch {view.epoch} {first.active} was running, and now {active}"
             self._wrong(1, text, "", conversation, first.record)
         if first.messages != state.messages:
-            text = f"at {view.seq} of epoch {view.epoch} other messages had ended"
-            self._wrong(1, text, "", conversation, first.record)
+            names = sorted({name for name, _ in first.messages.items() ^ state.messages.items()})
+            known = [f"{name} ({_who(name, first.messages, state.messages)})" for name in names]
+            text = f"at {view.seq} of epoch {view.epoch} other messages had ended: {', '.join(known)}"
+            self._wrong(1, text, _request_of(names, view.fold), conversation, first.record)
 
     # --- snapshots ----------------------------------------------------------------------------------------
 
@@ -373,7 +377,7 @@ class Reader:
         connection.awaiting.discard(conversation)
         view.fold = ConversationFold.from_snapshot(snapshot)
         view.epoch, view.seq, view.unsure = view.fold.epoch, view.fold.seq, set()
-        view.messages = _sum(view.fold.messages.values())
+        view.messages = _hashes(view.fold.messages.values())
         for request_id in view.fold.active:
             self._digest(view, conversation, request_id)
         if "before" not in snapshot:
@@ -453,8 +457,18 @@ def _cut(span: _Span, start: int, end: int) -> bytes:
     return span.units[2 * (start - span.offset) : 2 * (end - span.offset)]
 
 
-def _sum(messages: Any) -> int:
-    return sum(hash(orjson.dumps(to_wire(message), option=orjson.OPT_SORT_KEYS)) for message in messages)
+def _hashes(messages: Iterable[ProtocolMessage]) -> dict[str, int]:
+    return {m.message_id: hash(orjson.dumps(to_wire(m), option=orjson.OPT_SORT_KEYS)) for m in messages}
+
+
+def _who(name: str, before: Mapping[str, int], now: Mapping[str, int]) -> str:
+    if name in before and name in now:
+        return "with other content"
+    return "only before" if name in before else "only now"
+
+
+def _request_of(names: Sequence[str], fold: ConversationFold) -> str:
+    return next((fold.messages[name].request_id for name in names if name in fold.messages), "")
 
 
 def _difference(one: bytes, other: bytes) -> str:
