@@ -110,8 +110,12 @@ class Metrics:
         )
 
         # Whether the backends answer.
-        self.readiness = self._gauge("readiness", "1 when a check of /readyz passed last, else 0", "livemin", "check")
-        self.log_available = self._gauge("log_available", "1 while the log takes writes, else 0", "livemin", "backend")
+        self.readiness = self._gauge(
+            "readiness", "1 when a check passed when /readyz was asked last, else 0", "livemin", "check"
+        )
+        self.log_available = self._gauge(
+            "log_available", "1 when the log took a write when /readyz was asked last, else 0", "livemin", "backend"
+        )
         self.unarchived_requests = self._gauge(
             "unarchived_requests", "Ended requests that the log keeps because the archive has not taken them", "livemax"
         )
@@ -128,7 +132,8 @@ class Metrics:
             "lease_renewal_seconds", "Seconds one renewal of the leases took", _RENEWAL_S
         )
         self.lease_lost_total = self._counter(
-            "lease_lost_total", "Times this node stopped its turns because it could not renew its lease in time"
+            "lease_lost_total",
+            "Times this node could not renew its leases in time, so that its turns may be taken over",
         )
 
         # A log that lost its data.
