@@ -100,6 +100,8 @@ class Faults:
     async def _started(self, node: Node) -> None:
         """Start a node, as a supervisor does: again, when its stores are away just then."""
         for _ in range(20):
+            if node.is_up:  # on a busy machine the start of an earlier fault may still have been under way
+                return
             try:
                 return await node.start()
             except Exception as error:

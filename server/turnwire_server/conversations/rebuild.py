@@ -22,6 +22,7 @@ from .services import Services
 logger = logging.getLogger(__name__)
 
 _PAGE = 500
+_AT_ONCE = 8
 _PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 2.0
 _LOOK_OVER_S = 10.0
@@ -66,9 +67,30 @@ class Rebuilder:
         if not doubts:
             return True
         opened = await self._open_by_partition()
-        return all([await self._settle(doubt, opened[doubt.partition]) for doubt in doubts])
+        limiter = anyio.CapacityLimiter(_AT_ONCE)
+        settled: list[int] = []
+
+        async def one(doubt: Doubt) -> None:
+            async with limiter:
+                if await self._settle(doubt, opened[doubt.partition]):
+                    settled.append(doubt.partition)
+
+        async with anyio.create_task_group() as tasks:
+            for doubt in doubts:
+                tasks.start_soon(one, doubt)
+        if settled:
+            logger.info("%d parts of the log were compared with the archive and go on", len(settled))
+        return len(settled) == len(doubts)
 
     async def _settle(self, doubt: Doubt, records: Sequence[RequestRecord]) -> bool:
+        """One part. What fails is tried again with the next round, and holds up no other part."""
+        try:
+            return await self._compare(doubt, records)
+        except (LogUnavailable, ArchiveUnavailable) as error:
+            logger.warning("part %d of the log could not be compared with the archive: %s", doubt.partition, error)
+            return False
+
+    async def _compare(self, doubt: Doubt, records: Sequence[RequestRecord]) -> bool:
         log = self._services.log
         unknown = [record for record in records if not await self._is_known(record)]
         if unknown and doubt.age_s < self._services.settings.storage.lease_s:
@@ -77,7 +99,10 @@ class Rebuilder:
             await self._enter(conversation, missing)
         await log.settle(doubt)
         self._services.metrics.rebuilds_total.inc()
-        logger.info("part %d of the log is settled; %d requests were entered again", doubt.partition, len(unknown))
+        if unknown:
+            logger.warning(
+                "part %d of the log had lost %d requests; they were entered again", doubt.partition, len(unknown)
+            )
         return True
 
     async def _enter(self, conversation: ConversationRef, missing: Sequence[RequestRecord]) -> None:
