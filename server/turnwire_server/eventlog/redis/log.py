@@ -220,11 +220,21 @@ class RedisEventLog:
             )
             held = (record[0].decode(), record[1].decode(), record[2].decode())
             known = await self._view(request, ConversationRef(request.tenant_id, held[0]))
-            if known is not None or held == mine:
-                return Reservation(known is None, *held)
+            if known is not None:
+                return Reservation(False, *await self._agree(request, held, known))
+            if held == mine:
+                return Reservation(True, *held)
             if int(record[5]) - int(record[3]) < self._reservation_s * 1000 or lapsed == record[4].decode():
                 return Reservation(False, *held)
             lapsed = record[4].decode()
+
+    async def _agree(self, request: RequestRef, held: tuple[str, str, str], known: View) -> tuple[str, str, str]:
+        """What the request itself says counts: its record may have been lost, and taken again for other content."""
+        fields = known.fields
+        true = (known.conversation.conversation_id, fields["user"].decode(), fields["fingerprint"].decode())
+        if held != true:
+            await self._record(request, "write", *true, self._record_ms)
+        return true
 
     async def release(self, op: str, request: RequestRef) -> Owned | None:
         record, _, _ = await self._record(request)
