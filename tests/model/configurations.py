@@ -53,7 +53,8 @@ LARGE = _named(
     Config("queue, cancel, death", Budget((1, 1), crashes=1), lives=QUEUE, cancels=(1,)),
     Config("queue, loss", Budget((1, 1), losses=1), lives=QUEUE, losable=("both",)),
     Config("queue, cancel, loss", Budget((1, 1), losses=1), QUEUE, (1,), CONVERSATION, rollback=False),
-    Config("queue, refusal, loss", Budget((1, 1), losses=1, refusals=1), lives=QUEUE, losable=CONVERSATION),
+    Config("queue, refusal, fail-over", Budget((1, 1), losses=1, refusals=1), QUEUE, (), CONVERSATION, flush=False),
+    Config("queue, refusal, loss", Budget((1, 1), losses=1, refusals=1), QUEUE, (), CONVERSATION, rollback=False),
     Config("queue, loss, death", Budget((1, 1), crashes=1, losses=1), lives=QUEUE, losable=CONVERSATION),
     Config(
         "two contents, loss, death", Budget((1, 1), crashes=1, losses=1), lives=CONTENTS, losable=("both", "records")

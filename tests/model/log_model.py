@@ -51,6 +51,9 @@ ways in which a step finds out that its turn is gone: after a loss, or for good.
 - `append_compares_owner`: fence, owner and incarnation must be the writer's. A fence alone may be given twice, once
   before and once after a loss.
 - `reenter_shown`: a claim of which nothing was shown is not put back: its owner may have been replaced without a word.
+- `reenter_one_floor`: a fail-over may bring back a claim that had the floor and was released, beside the owner of the
+  next one, who puts its turn back: two turns answer. Whoever re-enters takes the floor from what was never shown, and
+  stays away when it has been given to another since the loss.
 - `take_over_own`: after a loss a node may own what it has finished, or a claim whose answer it never got, and its lease
   is renewed for ever. A node takes over itself what it owns and does not run.
 - `release_own`: a release undoes the claim of its own operation, while that one's fence stands; else a refused create

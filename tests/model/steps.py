@@ -306,6 +306,12 @@ class Steps(Stores):
                 return Done(s, None, "fenced")
             if request.fence > task.fence or request.phase == FINISHED:
                 return Done(s, None, "fenced")
+        if rules.reenter_one_floor:
+            floor = self._floor_for(conversation, life)
+            if floor is None:
+                return Done(self._seen_is_lost(s, life), None, "fenced: another has the floor")
+            s = self._with(s, self.config.lives[life].conversation, floor)
+            conversation = floor
         back = Request(
             phase=RUNNING,
             owner=node,
@@ -325,6 +331,22 @@ class Steps(Stores):
         if rules.reenter_new_epoch:
             changes |= self._new_epoch(conversation, life, task.n)
         return Done(self._with_request(s, life, back, **changes), after, "back, in a new epoch")
+
+    def _floor_for(self, conversation: Conversation, life: int) -> Conversation | None:
+        """Free the floor for a request that had it before the loss; None when it has been given away since.
+
+        Who else has the floor in what is left of the log has lost it in what was lost. If it has been shown it has
+        ended, and the archive will say so. If not it was released, or not: it waits.
+        """
+        requests = conversation.requests
+        for other, request in enumerate(requests):
+            if other == life or request is None or request.phase not in LIVE or not request.has_floor:
+                continue
+            if request.stamp == conversation.inc:
+                return None
+            if request.n == 0:
+                requests = replaced(requests, other, request._replace(phase=QUEUED, has_floor=False))
+        return conversation._replace(requests=requests)
 
     def _release(self, s: State, node: int, life: int, task: Task) -> Done | None:
         conversation = self._conversation(s, life)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 import pytest
-from tests.model.configurations import SMALL
+from tests.model.configurations import LARGE, SMALL
 from tests.model.explore import Explored, canonical, explore, swapped
 from tests.model.log_model import Model
 from tests.model.rules import Rules
@@ -48,6 +48,7 @@ REFUSAL = "two creates, a refusal, a late copy"
 REPLY = "a refusal, a lost reply, a pause"
 QUEUE_REPLY = "a queue, a lost reply"
 QUEUE_LOSS = "a queue, everything lost"
+QUEUE_REFUSAL_LOSS = "queue, refusal, fail-over"
 CONTENTS = "two contents, a cancel"
 CONTENTS_LOSS = "two contents, lost records"
 
@@ -99,7 +100,8 @@ MISTAKES = [
     ("reenter_yields", LOSSES, "3: a node writes after it was taken over"),
     ("reenter_in_doubt", TRIM, "3: a node writes after it was taken over"),
     ("reenter_asks", TRIM, "3: a node writes after it was taken over"),
-    ("reenter_shown", QUEUE_LOSS, "3: two turns answer at once"),
+    ("reenter_shown", QUEUE_LOSS, "2: what was seen is lost"),
+    ("reenter_one_floor", QUEUE_REFUSAL_LOSS, "3: two turns have the floor"),
     # rebuild
     ("rebuild_waits", LOSSES, "2: what was seen is lost although its owner lives"),
     ("rebuild_leaves_known", TRIM, "3: a turn is taken from a node that lives"),
@@ -113,7 +115,7 @@ MISTAKES = [
 
 def found_without(forgotten: str, name: str, guarantee: str) -> Explored:
     rules = Rules(**dict.fromkeys(forgotten.split(), False))
-    return explore(Model(SMALL[name], rules), most=100_000, only=guarantee)
+    return explore(Model((SMALL | LARGE)[name], rules), most=100_000, only=guarantee)
 
 
 @pytest.mark.parametrize("name", SMALL)
