@@ -194,6 +194,16 @@ local function wake(tag, id, conversation)
   own(tag, id, nil, '-')
 end
 
+-- Whether an owner knows more of its turn than the log does: `held` and the rest is what the log has, `fence` and `epoch`
+-- are the owner's. Without a trace of it: only in doubt, since it may have ended and gone. An older fence: the take-over
+-- that gave the newer one is among what was lost.
+local function is_forgotten(held, stamp, phase, fence, epoch, inc, ready)
+  local knew = string.match(epoch, '%.(.*)$')
+  if not held then return not ready and knew ~= inc end
+  if held == fence then return stamp ~= inc end
+  return phase ~= 'finished' and knew and knew ~= inc and tonumber(held) < tonumber(fence)
+end
+
 local publish, publish_epoch
 
 -- An owner that lives puts its turn back into a log that has lost it, or has lost of it (DECISIONS 14). All that it ever
@@ -201,6 +211,7 @@ local publish, publish_epoch
 local function enter(keys, request, inc, fence, packed)
   local e = cmsgpack.unpack(packed)
   local key = request_key(keys.tag, keys.tenant, request)
+  local was = redis.call('HGET', key, 'owner')
   local c = conversation_of(keys, e.rand, true)
   new_epoch(keys, c, e.rand)
   redis.call('HSET', key, 'phase', e.ending ~= '' and 'sealed' or 'running', 'state', e.state, 'conversation',
@@ -224,7 +235,7 @@ local function enter(keys, request, inc, fence, packed)
     redis.call('HSET', keys.c, 'floor', request)
     c.floor = request
   end
-  own(keys.tag, keys.tenant .. '/' .. request, nil, OWNER)
+  own(keys.tag, keys.tenant .. '/' .. request, was, OWNER)
   hold_lease(keys.tag)
   publish_epoch(keys, c, inc)
   return c

@@ -17,12 +17,7 @@ while at <= #ARGV do
   local keys = keys_of(tag, tenant, conversation)
   local key = request_key(tag, tenant, request)
   local r = redis.call('HMGET', key, 'fence', 'phase', 'n', 'inc', 'last_seq', 'claim_seq')
-  local is_lost
-  if r[1] then
-    is_lost = r[1] == fence and r[4] ~= inc
-  else
-    is_lost = not ready and string.match(epoch, '%.(.*)$') ~= inc
-  end
+  local is_lost = is_forgotten(r[1], r[4], r[2], fence, epoch, inc, ready)
   local answer
   if is_lost and entering == '' then
     answer = 'G'

@@ -7,10 +7,7 @@ local keys = keys_of(tag, tenant, ARGV[7])
 local key = request_key(tag, tenant, request)
 local fields = {'fence', 'phase', 'n', 'last_seq', 'claim_seq', 'finish_n', 'next', 'owner', 'outcome', 'inc'}
 local r = redis.call('HMGET', key, unpack(fields))
-if not r[1] and not ready and string.match(ARGV[11], '%.(.*)$') ~= inc then
-  enter(keys, request, inc, ARGV[8], ARGV[12])
-  r = redis.call('HMGET', key, unpack(fields))
-elseif r[1] == ARGV[8] and r[10] ~= inc and r[2] ~= 'finished' then
+if ARGV[12] ~= '' and r[2] ~= 'finished' and is_forgotten(r[1], r[10], r[2], ARGV[8], ARGV[11], inc, ready) then
   enter(keys, request, inc, ARGV[8], ARGV[12])
   r = redis.call('HMGET', key, unpack(fields))
 end

@@ -2,14 +2,14 @@
 -- Answer: {{tenant, request, conversation}, …}, ms until the earliest lease ends ('' = none).
 local tag, limit = ARGV[1], tonumber(ARGV[5])
 local inc, ready, since = incarnation(tag)
-local out = {}
+local out, certain = {}, ready and NOW - since >= LEASE  -- see `take_over`
 local function look(owner)
   for _, id in ipairs(redis.call('SMEMBERS', tag .. 'o:' .. owner)) do
     if #out >= limit then return end
-    local conversation = redis.call('HGET', tag .. 'r:' .. id, 'conversation')
+    local r = redis.call('HMGET', tag .. 'r:' .. id, 'conversation', 'inc')
     local tenant, request = string.match(id, '^([^/]*)/(.*)$')
-    if conversation then out[#out + 1] = {tenant, request, conversation}
-    else redis.call('SREM', tag .. 'o:' .. owner, id) end
+    if not r[1] then redis.call('SREM', tag .. 'o:' .. owner, id)
+    elseif certain or r[2] == inc then out[#out + 1] = {tenant, request, r[1]} end
   end
 end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', tag .. 'timers', '-inf', int(NOW), 'LIMIT', 0, 100)) do
@@ -17,7 +17,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', tag .. 'timers', '-inf', int(NOW
   if r[1] == 'parked' then wake(tag, id, r[2]) else redis.call('ZREM', tag .. 'timers', id) end
 end
 look('-')
-if ready and NOW - since >= LEASE then
+if certain then
   for _, owner in ipairs(redis.call('ZRANGEBYSCORE', tag .. 'leases', '-inf', '(' .. int(NOW), 'LIMIT', 0, 100)) do
     if redis.call('SCARD', tag .. 'o:' .. owner) == 0 then redis.call('ZREM', tag .. 'leases', owner) else look(owner) end
   end

@@ -5,17 +5,13 @@ local inc, ready = incarnation(tag)
 local keys = keys_of(tag, tenant, ARGV[7])
 local key = request_key(tag, tenant, request)
 local r = redis.call('HMGET', key, 'fence', 'ending', 'inc', 'phase')
-if not r[1] and not ready and string.match(ARGV[12], '%.(.*)$') ~= inc then
+if r[1] == ARGV[8] and r[2] ~= '' then return {'sealed', r[2]} end
+-- What was said to it may be among what was lost: the owner asks the archive before it decides.
+if ARGV[13] ~= '' and is_forgotten(r[1], r[3], r[4], ARGV[8], ARGV[12], inc, ready) then
   enter(keys, request, inc, ARGV[8], ARGV[13])
   return {'forgotten'}
 end
 if r[1] ~= ARGV[8] or r[4] == 'parked' then return {'fenced'} end
-if r[2] ~= '' then return {'sealed', r[2]} end
--- What was said to it may be among what was lost: the owner asks the archive before it decides.
-if r[3] ~= inc then
-  redis.call('HSET', key, 'inc', inc)
-  return {'forgotten'}
-end
 if ARGV[9] ~= 'cancelled' then
   local unheard = intents_after(tag, tenant, request, tonumber(ARGV[11]))
   for i = 2, #unheard, 3 do

@@ -3,16 +3,15 @@ local tag, op, tenant, request = ARGV[1], ARGV[5], ARGV[6], ARGV[7]
 local inc, ready, since = incarnation(tag)
 local keys = keys_of(tag, tenant, ARGV[8])
 local key = request_key(tag, tenant, request)
-local r = redis.call('HMGET', key, 'phase', 'owner', 'fence', 'run', 'n', 'handed', 'takeover_op')
+local r = redis.call('HMGET', key, 'phase', 'owner', 'fence', 'run', 'n', 'handed', 'takeover_op', 'inc')
 if r[1] ~= 'queued' and r[1] ~= 'running' and r[1] ~= 'sealed' then return {} end
 local c = conversation_of(keys, '', false)
 if r[7] == op and r[2] == OWNER then return {view_of(keys, c, inc, request)} end
-if r[2] ~= '-' then
-  local expiry = redis.call('ZSCORE', tag .. 'leases', r[2])
-  if expiry and tonumber(expiry) >= NOW then return {} end
-  -- Their leases may be among what was lost: the living get one lease time to show themselves.
-  if not ready or NOW - since < LEASE then return {} end
-end
+local expiry = r[2] ~= '-' and redis.call('ZSCORE', tag .. 'leases', r[2])
+if expiry and tonumber(expiry) >= NOW then return {} end
+-- Leases and take-overs may be among what was lost: the living get one lease time to show themselves. What was given up
+-- since the loss is nobody's for certain.
+if not (r[2] == '-' and r[8] == inc) and (not ready or NOW - since < LEASE) then return {} end
 -- A queued request has nobody who ran it, one that was handed over nobody who died: neither is a further run.
 local run = tonumber(r[4])
 if r[1] == 'running' and tonumber(r[5]) > 0 and r[6] ~= '1' then run = run + 1 end
