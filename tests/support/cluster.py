@@ -32,7 +32,7 @@ from urllib.parse import urlsplit, urlunsplit
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.redis import data_root, die_with_parent, free_port
 
-START_S = 30.0
+START_S = 90.0
 _REPO = Path(__file__).parents[2]
 Tree = Mapping[str, Any]
 
