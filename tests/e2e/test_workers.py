@@ -11,7 +11,7 @@ from pathlib import Path
 
 import aiohttp
 import psutil
-from tests.server.cli.commands import Serving, serving, turnwire, workers_of
+from tests.server.cli.commands import Serving, end_group, serving, turnwire, workers_of
 from tests.support.client import Client, connected
 from tests.support.mongo import fresh_database
 from tests.support.provider import ControlledProvider, Gate, Script, running_provider
@@ -54,13 +54,10 @@ async def running_workers(folder: Path) -> AsyncIterator[Workers]:
     async with running_provider() as provider, running_redis() as redis, fresh_database() as (mongo_url, database):
         variables = {**backends(redis.url, mongo_url, database), "OPENAI_BASE_URL": provider.base_url}
         async with serving(folder, "--workers", "2", **variables) as server:
-            children = psutil.Process(server.process.pid).children()
             try:
                 yield Workers(server, provider, redis)
             finally:
-                for child in children:
-                    if child.is_running():
-                        child.kill()
+                await end_group(server.process)
 
 
 def node(client: Client) -> str:

@@ -2,6 +2,9 @@
 
 Reads its job from standard input, says on standard output in one line of JSON that it listens or why it cannot, and
 serves until its standard input ends or a signal comes; then it drains as any server does.
+
+When its standard input ended because the parent is dead, nobody waits for it and nobody would end it: it then sees to
+both itself.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 import struct
 import sys
 from typing import Any
@@ -17,13 +21,16 @@ from typing import Any
 import anyio
 
 from turnwire_server.cli.serve import in_words, serve_one
-from turnwire_server.cli.workers import Job
-from turnwire_server.settings import Settings
+from turnwire_server.cli.workers import DRAIN, Job
 from turnwire_server.telemetry.logs import configure_logging
 from turnwire_server.telemetry.metrics import share_figures
 from turnwire_server.transport.listener import sharing_port
 
 _STDIN = 0
+# What an orphan has beyond drain_s, to hand over and to close: a backend that is away must not keep it for ever.
+_ORPHAN_S = 30.0
+
+logger = logging.getLogger(__name__)
 
 
 def main() -> int:
@@ -35,12 +42,14 @@ def main() -> int:
     share_figures(job.figures, job.index)
     try:
         with sharing_port():
-            anyio.run(_serve, settings, report, backend_options={"use_uvloop": True})
+            is_orphan = anyio.run(_serve, job, report, backend_options={"use_uvloop": True})
     except Exception as error:
         if report.is_up:
             raise
         report.error(in_words(error, settings))
         return 1
+    if is_orphan:
+        _tidy(job)
     return 0
 
 
@@ -82,17 +91,34 @@ class _Report:
             print(json.dumps(line), file=parent, flush=True)
 
 
-async def _serve(settings: Settings, report: _Report) -> None:
-    stop = anyio.Event()
+async def _serve(job: Job, report: _Report) -> bool:
+    """Returns whether the parent has died meanwhile."""
+    stop, orphaned = anyio.Event(), anyio.Event()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_end_with_parent, stop)
-        await serve_one(settings, report.up, stop, quiet=True)
+        tasks.start_soon(_end_with_parent, job, report, stop, orphaned)
+        await serve_one(job.settings, report.up, stop, quiet=True)
         tasks.cancel_scope.cancel()
+    return orphaned.is_set()
 
 
-async def _end_with_parent(stop: anyio.Event) -> None:
+async def _end_with_parent(job: Job, report: _Report, stop: anyio.Event, orphaned: anyio.Event) -> None:
+    """Drain when the parent asks or is dead. One that asks says so; from a dead one nothing comes but the end."""
     await anyio.wait_readable(_STDIN)
+    has_asked = os.read(_STDIN, len(DRAIN)) == DRAIN
     stop.set()
+    if has_asked:
+        return
+    orphaned.set()
+    if report.is_up:
+        await anyio.sleep(job.settings.server.drain_s + _ORPHAN_S)
+        logger.error("the parent is dead and the drain does not end; this worker ends without")
+    _tidy(job)
+    os._exit(1)
+
+
+def _tidy(job: Job) -> None:
+    """What the parent would do. Other orphans go on counting into files that have no name any more."""
+    shutil.rmtree(job.figures, ignore_errors=True)
 
 
 def _named(node_id: str) -> Any:

@@ -4,9 +4,9 @@ The parent serves nobody. It finds the port and holds it (bound, never listening
 each worker as a program of its own (`worker`), hands it the settings through its standard input, and starts it again
 when it dies; meanwhile the other workers take its turns over, as other nodes would. Workers know nothing of each other.
 
-A worker's standard input is also its life line: when it ends, the worker drains. So asking for a drain and the death of
-the parent are the same to it, and a signal that reaches the whole group of processes (systemd sends one to each) is not
-taken for the second one, which ends at once.
+A worker's standard input is also its life line: the parent asks for a drain through it, and when it ends without that,
+the parent is dead and the worker drains as well. No signal is used: where one reaches the whole group of processes
+(systemd sends one to each), a second from the parent would end the workers at once.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ START_LIMIT_S = 60.0
 """Long enough for backends that fail over while the worker starts."""
 
 COMMAND = (sys.executable, "-P", "-m", "turnwire_server.cli.worker")
+DRAIN = b"d"
+"""What the parent sends to a worker that is to drain."""
+
 _REPORT_BYTES = 65_536
 # The id alphabet of the wire (SPEC section 1); `welcome` carries the node's.
 _ID_CHARS = 64
@@ -279,6 +282,7 @@ class _Worker:
             return
         assert self._process.stdin is not None
         with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            await self._process.stdin.send(DRAIN)
             await self._process.stdin.aclose()
 
     def kill(self) -> None:

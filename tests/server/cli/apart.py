@@ -2,11 +2,12 @@
 
 `python -m tests.server.cli.apart DATA_DIR PORT COUNT` is the parent; the port is shared and the figures are, but no
 conversation is. It prints the port once all are up. $TURNWIRE_TEST_FAULT is what a worker does instead of serving:
-`fails`, `hangs` or `crashes`, a colon, the index it concerns, and perhaps `:again` when it is well the first time.
+`fails`, `waits`, `hangs` or `crashes`, a colon, the index it concerns, and perhaps `:again`: the first time it is well.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -55,6 +56,11 @@ async def _no_backend(*_: Any, **__: Any) -> None:
     raise LogUnavailable("Redis does not answer")
 
 
+async def _waiting(*_: Any, **__: Any) -> None:
+    logging.getLogger("turnwire_server").warning("waits for its backend")
+    await anyio.sleep_forever()
+
+
 def _have_fault(index: int, first: bool) -> None:
     kind, _, rest = os.environ.get(FAULT, "").partition(":")
     where, _, when = rest.partition(":")
@@ -63,6 +69,8 @@ def _have_fault(index: int, first: bool) -> None:
     match kind:
         case "fails":
             worker.serve_one = _no_backend
+        case "waits":
+            worker.serve_one = _waiting
         case "hangs":
             time.sleep(3600)
         case "crashes":

@@ -88,6 +88,15 @@ async def end(process: asyncio.subprocess.Process) -> None:
     process._transport.close()  # type: ignore[attr-defined]
 
 
+async def end_group(parent: asyncio.subprocess.Process) -> None:
+    """Let a parent of workers kill them and clear up, as it does when it is told a second time."""
+    async with asyncio.timeout(WAIT_S):
+        while parent.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                parent.terminate()
+            await asyncio.sleep(0.05)
+
+
 class Terminal:
     """What stands on the screen, and the keyboard."""
 

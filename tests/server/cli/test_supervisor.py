@@ -17,7 +17,7 @@ import aiohttp
 import psutil
 import pytest
 from tests.server.cli.apart import FAULT
-from tests.server.cli.commands import START_S, WAIT_S, end, environ, figures_folder, workers_of
+from tests.server.cli.commands import START_S, WAIT_S, end, end_group, environ, figures_folder, workers_of
 from tests.support.client import connected
 from tests.support.provider import Gate, Script, running_provider
 
@@ -89,7 +89,6 @@ async def parent(
 @asynccontextmanager
 async def group(folder: Path, count: int = 2, **variables: str) -> AsyncIterator[Group]:
     """Workers that listen; all are dead at the end of the block."""
-    children: list[psutil.Process] = []
     async with parent(folder, count, **variables) as process:
         assert process.stdout is not None
         async with asyncio.timeout(START_S):
@@ -97,14 +96,9 @@ async def group(folder: Path, count: int = 2, **variables: str) -> AsyncIterator
         assert line, (folder / "log").read_text()
         started = Group(process, folder / "log", int(line))
         try:
-            children = started.workers()
             yield started
         finally:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                children += started.workers()
-            for child in children:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    child.kill()
+            await end_group(process)
 
 
 async def node_of(url: str) -> str:
@@ -211,7 +205,7 @@ def _lives(process: psutil.Process) -> bool:
 async def test_workers_drain_when_their_parent_is_killed(tmp_path: Path) -> None:
     async with running_provider() as provider, group(tmp_path, TURNWIRE_TEST_PROVIDER=provider.base_url) as workers:
         provider.script(Script.text("Hello", gate := Gate(), " there"))
-        children = workers.workers()
+        children, folder = workers.workers(), workers.figures_folder()
         async with connected(workers.url) as client:
             await client.create("r1", "c1", "hello")
             await client.until(lambda: client.text("r1") == "Hello")
@@ -220,6 +214,15 @@ async def test_workers_drain_when_their_parent_is_killed(tmp_path: Path) -> None
             gate.open()
             assert (await client.terminal("r1"))["type"] == "message.completed"
         await until(lambda: not any(_lives(child) for child in children))
+        assert not folder.exists()
+
+
+async def test_a_worker_that_still_starts_does_not_outlive_its_parent(tmp_path: Path) -> None:
+    async with parent(tmp_path, 1, **{FAULT: "waits:0"}) as process:
+        await until(lambda: "waits for its backend" in (tmp_path / "log").read_text())
+        (child,) = psutil.Process(process.pid).children()
+        process.kill()
+        await until(lambda: not _lives(child))
 
 
 async def test_a_worker_that_is_told_to_go_is_replaced_after_its_drain(tmp_path: Path) -> None:
