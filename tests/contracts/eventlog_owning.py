@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from turnwire_server.eventlog.base import Base, Busy, Fenced, LogUnavailable, Owned, Phase, RequestRef
+from turnwire_server.eventlog.base import Base, Busy, Fenced, Owned, Phase, RequestRef, ReservationLost
 
 from .kit import RECORDED_CANCEL_S, RESERVATION_S, LogKit, ended, ending, op
 
@@ -63,7 +63,7 @@ class Claiming:
         assert (owned.checkpoint, owned.ending, owned.intents) == (None, None, ())
 
     async def test_a_claim_needs_a_reservation(self, kit: LogKit) -> None:
-        with pytest.raises(LogUnavailable):
+        with pytest.raises(ReservationLost):
             await kit.log.claim(
                 op(), kit.request("r1"), kit.ref(), kit.spec("r1"), base=Base(), reject_busy=False, queue_limit=1
             )

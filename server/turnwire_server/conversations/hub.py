@@ -153,6 +153,7 @@ class ConversationHub:
         conversation.turns[turn.owned.request.request_id] = turn
         self._turns[turn] = None
         turn.on_forgotten = partial(self._recall, turn)
+        turn.on_next = self.start_next
         turn.on_stall = partial(self._log_stalls, conversation, turn.owned.request.request_id)
         self.services.metrics.turns_running.inc()
         self._tasks.start_soon(self._run, turn, conversation, name=f"turn {turn.owned.request.request_id}")

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
@@ -47,6 +48,7 @@ from turnwire_server.eventlog.base import (
     PostOutcome,
     RequestInfo,
     RequestRef,
+    ReservationLost,
 )
 from turnwire_server.settings import Tenant
 
@@ -197,7 +199,8 @@ class Requests:
 
     async def _release(self, op: str, ref: RequestRef) -> None:
         """Give the id back, and start whoever waited behind it."""
-        following = await until_answered(lambda: self._services.log.release(op, ref), "releasing a request")
+        release = partial(self._services.log.release, op, ref, claim_op=op)
+        following = await until_answered(release, "releasing a request")
         if following is not None:
             self._hub.start_next(following)
 
@@ -274,6 +277,10 @@ class Requests:
                 ),
                 f"claiming request {ref.request_id}",
             )
+        except ReservationLost as error:
+            raise CommandError(
+                ErrorCode.UNAVAILABLE, "the request could not be owned in time; send it again"
+            ) from error
         except LogFull as error:
             raise CommandError(ErrorCode.OVERLOADED, f"nothing new is begun: {error}", retry_after_ms=5000) from error
 
@@ -307,7 +314,7 @@ class Requests:
         """The claim holds; the archive decides. If it says no the claim is undone, as if it had never been."""
         record = request_record(claimed.owned)
         try:
-            _, ours = await self._services.archive.insert_request(record.input.message_id, record)
+            stands, ours = await self._services.archive.insert_request(record.input.message_id, record)
         except ArchiveUnavailable as error:
             # Unknown: the turn begins all the same and archives itself; the client asks again. Known: undone.
             if error.unknown:
@@ -317,6 +324,10 @@ class Requests:
             raise CommandError(ErrorCode.UNAVAILABLE, "the archive does not answer; send it again") from error
         if not ours:
             await self._release(op, claimed.owned.request)
+            if stands.fingerprint == record.fingerprint:
+                # The log had lost it, and has yet to find it in the archive.
+                await self._services.log.doubt(self._services.log.partition(claimed.owned.conversation))
+                raise CommandError(ErrorCode.UNAVAILABLE, "this request is being recovered; send it again")
             raise _conflict(claimed.owned.request)
 
     async def _begin_if_mine(self, claimed: Claimed) -> None:
@@ -335,7 +346,11 @@ class Requests:
         self, owned: Owned, position: int | None, behind: str | None = None, *, is_archived: bool = False
     ) -> None:
         if not is_archived and not await ensure_archived(self._services.archive, owned):
-            await self._release(uuid.uuid4().hex, owned.request)  # the id belongs to an older request
+            following = await until_answered(
+                partial(self._services.log.release, uuid.uuid4().hex, owned.request), "releasing a request"
+            )
+            if following is not None:  # the id belongs to an older request
+                self._hub.start_next(following)
             return
         queued = RequestQueued(
             conversation_id=owned.conversation.conversation_id,

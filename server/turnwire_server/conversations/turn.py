@@ -9,7 +9,9 @@ stops it anywhere, and whoever takes over goes on from the log.
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import anyio
@@ -79,6 +81,8 @@ class Turn:
         self._cancel: Intent | None = None
         self.on_stall: Callable[[], None] = lambda: None
         """Called when the log stops taking this turn's events."""
+        self.on_next: Callable[[Owned], None] = lambda owned: None
+        """Called with the request whose turn has come because this one was nobody's."""
         self.on_forgotten: Callable[[], None] = lambda: None
         """Called when the log has lost this turn: what was said to it may be lost with it, see `recall`."""
         self._draining = False
@@ -123,9 +127,20 @@ class Turn:
         record = await until_answered(
             lambda: self._services.archive.request(ref.tenant_id, ref.request_id), "reading a request"
         )
+        if record is not None and record.ending is not None:
+            # Somebody took it over and ended it while this node was away; the log has lost that.
+            self._writer.lose()
+            return
         self._must_recall = False
+        self._writer.reenter()
         if record is not None and record.cancel is not None and self._cancel is None:
             self.hear([Intent(0, "cancel", dict(record.cancel))])
+
+    async def _release(self) -> None:
+        release = partial(self._services.log.release, f"release:{uuid.uuid4().hex}", self.owned.request)
+        following = await until_answered(release, "releasing a request")
+        if following is not None:
+            self.on_next(following)
 
     def _was_forgotten(self) -> None:
         self._must_recall = True
@@ -171,6 +186,7 @@ class Turn:
         writer = self._writer
         if writer.n == 0:
             if not self._is_archived and not await ensure_archived(self._services.archive, self.owned):
+                await self._release()
                 raise LostOwnership  # the id belongs to an older request, which the archive has
             writer.event(created_event(self.owned))
         draft: Draft | None = self._give_up
@@ -281,6 +297,8 @@ class Turn:
         while True:
             if self._must_recall:
                 await self.recall()
+            if self._writer.is_lost:
+                raise LostOwnership
             answer = await until_answered(lambda: self._try_seal(draft), "sealing")
             if isinstance(answer, Sealed):
                 return answer.ending

@@ -53,6 +53,7 @@ class TurnWriter:
         self._now_ms = now_ms
         self._tell_forgotten = forgotten
         self._reenters = False
+        self._is_forgotten = False
         self._commit = commit
         self._heard = heard
         self._tell_stalled = stalled
@@ -113,7 +114,7 @@ class TurnWriter:
 
     async def flush(self) -> None:
         """Wait until everything said so far is in the log. Raises `LostOwnership`."""
-        while (len(self.buffer) or self._inflight or self._reenters) and not self._lost:
+        while (len(self.buffer) or self._inflight or self._reenters or self._is_forgotten) and not self._lost:
             await self._until_changed()
         if self._lost:
             raise LostOwnership
@@ -137,7 +138,7 @@ class TurnWriter:
     # --- called by group commit ------------------------------------------------------------------------
 
     def take(self) -> Append | None:
-        if self._inflight or self._lost or not (len(self.buffer) or self._reenters):
+        if self._inflight or self._lost or self._is_forgotten or not (len(self.buffer) or self._reenters):
             return None
         if self._reenters:
             return self._append([], reentry=self.reentry())
@@ -196,11 +197,25 @@ class TurnWriter:
     def _forgotten(self, inflight: Sequence[RequestEvent]) -> None:
         """The log has lost of this turn. What was on its way goes in with the whole: followers begin anew."""
         self._n += len(inflight)
-        self._reenters = True
+        self._is_forgotten = True
         if self.fold.message_id is not None and not self.fold.answer_created_at:
             self.fold.answer_created_at = self._now_ms()
         self._tell_forgotten()
-        self._commit.wake(self)
+
+    def reenter(self) -> None:
+        """The archive was asked: the turn is still this node's, and goes back into the log as it is."""
+        if self._is_forgotten:
+            self._is_forgotten, self._reenters = False, True
+            self._commit.wake(self)
+
+    def lose(self) -> None:
+        """The turn is no longer this node's: nothing more is written."""
+        self._lost = True
+        self._tell()
+
+    @property
+    def is_lost(self) -> bool:
+        return self._lost
 
     def stalled(self, error: LogUnavailable) -> None:
         if self._stalled_at is None:

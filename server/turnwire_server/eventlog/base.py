@@ -29,6 +29,10 @@ class LogUnavailable(Exception):
     """The log did not carry out a step, or it is not known whether it did. Send the same step again."""
 
 
+class ReservationLost(Exception):
+    """A claim without a reservation: it has lapsed, was released or was lost. Reserve again."""
+
+
 class LogFull(Exception):
     """The log takes nothing new: it is short of memory, or too much waits for one turn. What runs goes on."""
 
@@ -401,8 +405,9 @@ class EventLog(Protocol):
         A reservation that no claim follows expires after ``limits.reservation_s``.
         """
 
-    async def release(self, op: str, request: RequestRef) -> Owned | None:
-        """Give the id back, with its claim if there is one: nothing of it has been shown.
+    async def release(self, op: str, request: RequestRef, *, claim_op: str = "") -> Owned | None:
+        """Give the id back, with its claim if there is one: nothing of it has been shown. With ``claim_op`` only what
+        was reserved or claimed by that operation; another's stays.
 
         Only before the first append; later it does nothing. Returns the next queued request, now owned, when
         the released one kept it waiting. An absent request is no error.
@@ -424,7 +429,7 @@ class EventLog(Protocol):
         Gives it the next ordinal. When ``spec`` has no ``parent_id`` the conversation's newest message becomes the
         parent, and ``spec["answer_id"]`` becomes the newest. The stored spec comes back in ``Owned.spec``.
         A request that was claimed before answers with the claim as it stands now. Cancels that were recorded for
-        this request and user are in ``Owned.intents``. Raises `LogFull` when there is no room for another turn.
+        this request and user are in ``Owned.intents``. Raises `ReservationLost`, and `LogFull` when there is no room for another turn.
         """
 
     def lane(self, conversation: ConversationRef) -> int:

@@ -46,6 +46,7 @@ from .base import (
     RequestInfo,
     RequestRef,
     Reservation,
+    ReservationLost,
     Sealed,
     Unheard,
 )
@@ -187,7 +188,7 @@ class SqliteEventLog:
 
         return await self._write(step)
 
-    async def release(self, op: str, request: RequestRef) -> Owned | None:
+    async def release(self, op: str, request: RequestRef, *, claim_op: str = "") -> Owned | None:
         now = self._now()
 
         def step(db: Connection) -> Owned | None:
@@ -196,6 +197,8 @@ class SqliteEventLog:
                 return self._handed_out(db, done["next_rk"])
             row = _request_row(db, request)
             if row is None or row["n"] > 0 or row["phase"] not in (Phase.RESERVED, Phase.QUEUED, Phase.RUNNING):
+                return None
+            if claim_op and claim_op != (row["reserve_op"] if row["phase"] == Phase.RESERVED else row["claim_op"]):
                 return None
             db.execute("DELETE FROM log_requests WHERE rk = ?", (row["rk"],))
             db.execute("DELETE FROM log_inbox WHERE rk = ?", (row["rk"],))
@@ -230,7 +233,7 @@ class SqliteEventLog:
         def step(db: Connection) -> Claimed | Busy:
             row = _request_row(db, request)
             if row is None:
-                raise LogUnavailable(f"request {request.request_id} lost its reservation before it was claimed")
+                raise ReservationLost(f"request {request.request_id} lost its reservation before it was claimed")
             if row["phase"] != Phase.RESERVED:
                 return self._claimed(db, row, mine=row["claim_op"] == op)
             log = self._conversation_row(db, conversation)

@@ -46,6 +46,7 @@ from turnwire_server.eventlog.base import (
     RequestInfo,
     RequestRef,
     Reservation,
+    ReservationLost,
     Sealed,
     Unheard,
 )
@@ -215,7 +216,7 @@ class RedisEventLog:
                 _id(request),
                 *mine,
                 self._record_ms,
-                uuid.uuid4().hex,
+                op,
                 lapsed,
             )
             held = (record[0].decode(), record[1].decode(), record[2].decode())
@@ -236,8 +237,10 @@ class RedisEventLog:
             await self._record(request, "write", *true, self._record_ms)
         return true
 
-    async def release(self, op: str, request: RequestRef) -> Owned | None:
+    async def release(self, op: str, request: RequestRef, *, claim_op: str = "") -> Owned | None:
         record, _, _ = await self._record(request)
+        if claim_op and record[4].decode() not in ("", claim_op):
+            record = (*record[:4], b"")  # somebody else reserved it
         home = self._home(record, request)
         if home is None:
             return None
@@ -249,7 +252,8 @@ class RedisEventLog:
             request.request_id,
             home.conversation_id,
             self._keep_ms,
-            record[4],
+            record[4] or claim_op,
+            claim_op,
         )
         token = answer[0].decode()
         if token:
@@ -274,7 +278,7 @@ class RedisEventLog:
         record, _, _ = await self._record(request)
         user_id, fingerprint = record[1].decode(), record[2].decode()
         if record[0].decode() != conversation.conversation_id or not record[4]:
-            raise LogUnavailable(f"request {request.request_id} lost its reservation before it was claimed")
+            raise ReservationLost(f"request {request.request_id} lost its reservation before it was claimed")
         answer = await self._scripts.run(
             "claim",
             self._tag(conversation),
@@ -298,6 +302,8 @@ class RedisEventLog:
         )
         if answer[0] == b"outdated":
             return Outdated()
+        if answer[0] == b"released":
+            raise ReservationLost(f"request {request.request_id} has been released")
         if answer[0] == b"busy":
             return Busy(answer[1].decode(), full=answer[2] == b"1")
         is_mine, view = answer[1] == b"1", View(answer[3])
@@ -519,7 +525,12 @@ class RedisEventLog:
         answer = await self._scripts.run(
             "take_over", self._tag(home), op, request.tenant_id, request.request_id, home.conversation_id
         )
-        return self._took(View(answer[0])) if answer else None
+        if not answer:
+            return None
+        view = View(answer[0])
+        self._took(view)
+        # Its claimer may have died before it looked for cancels in the record.
+        return (await self._with_recorded(request, view.fields["user"].decode(), view)).owned()
 
     async def hand_over(self, request: RequestRef, fence: int, *, parked_until: int | None = None) -> bool:
         home = await self._find(request)

@@ -231,6 +231,16 @@ local function enter(keys, request, inc, fence, packed)
   redis.call('ZADD', keys.l, e.ordinal, request)
   redis.call('SADD', keys.a, request)
   redis.call('ZREM', keys.k, request)
+  if c.floor ~= '' and c.floor ~= request then
+    -- A fail-over may bring back a claim that had been released: nobody was shown it, so it waits again.
+    local other = request_key(keys.tag, keys.tenant, c.floor)
+    local o = redis.call('HMGET', other, 'n', 'inc', 'ordinal', 'phase')
+    if o[1] == '0' and o[2] ~= inc and o[4] == 'running' then
+      redis.call('HSET', other, 'phase', 'queued', 'state', 'queued')
+      redis.call('ZADD', keys.k, o[3], c.floor)
+      c.floor = ''
+    end
+  end
   if c.floor == '' then
     redis.call('HSET', keys.c, 'floor', request)
     c.floor = request

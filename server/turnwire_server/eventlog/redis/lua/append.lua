@@ -16,7 +16,7 @@ while at <= #ARGV do
   local inc, ready = incarnations[tag][1], incarnations[tag][2]
   local keys = keys_of(tag, tenant, conversation)
   local key = request_key(tag, tenant, request)
-  local r = redis.call('HMGET', key, 'fence', 'phase', 'n', 'inc', 'last_seq', 'claim_seq')
+  local r = redis.call('HMGET', key, 'fence', 'phase', 'n', 'inc', 'last_seq', 'claim_seq', 'owner')
   local is_lost = is_forgotten(r[1], r[4], r[2], fence, epoch, inc, ready)
   local answer
   if is_lost and entering == '' then
@@ -24,7 +24,7 @@ while at <= #ARGV do
   elseif is_lost then
     local c = enter(keys, request, inc, fence, entering)
     answer = {c.rand .. '.' .. inc, '0', int(math.max(NOW, c.ts)), '0', {}, intents_after(tag, tenant, request, taken)}
-  elseif not r[1] or r[1] ~= fence or (r[2] ~= 'running' and r[2] ~= 'queued') then
+  elseif not r[1] or r[1] ~= fence or r[7] ~= OWNER or (r[2] ~= 'running' and r[2] ~= 'queued') then
     answer = 'F'
   else
     local has = tonumber(r[3])

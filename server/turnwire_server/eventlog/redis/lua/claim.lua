@@ -7,9 +7,11 @@ if not ready then refuse('DOUBT ' .. tag) end
 local keys = keys_of(tag, tenant, conversation)
 local key = request_key(tag, tenant, request)
 local c = conversation_of(keys, ARGV[19], ready)
-local was = redis.call('HMGET', key, 'claim_op', 'claim_seq')
+-- A claim that comes after its release was late on its way.
+if redis.call('EXISTS', tag .. 'op:' .. op) == 1 then return {'released'} end
+local was = redis.call('HMGET', key, 'claim_op', 'claim_seq', 'owner', 'takeover_op')
 if was[1] then
-  return {'claimed', was[1] == op and '1' or '0', was[2], view_of(keys, c, inc, request), int(NOW - since)}
+  return {'claimed', was[1] == op and was[3] == OWNER and not was[4] and '1' or '0', was[2], view_of(keys, c, inc, request), int(NOW - since)}
 end
 -- What the caller remembers of the archive may be older than what this log has lost.
 if redis.call('HGET', keys.c, 'sure') ~= '1' then

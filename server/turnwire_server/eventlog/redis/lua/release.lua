@@ -1,5 +1,5 @@
 -- Undo a claim that nobody has been shown. ARGV: op, tenant, request, conversation, keep in ms, token of
--- the record. Answer: {token of the record that goes with it, view of the next (if any)}, or {''}: it was shown.
+-- the record, op of the claim ('' = whoever made it; else only that one's is undone). Answer: {token of the record that goes with it, view of the next (if any)}, or {''}: it was shown.
 local tag, op, tenant, request, conversation = ARGV[1], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local inc = incarnation(tag)
 local keys = keys_of(tag, tenant, conversation)
@@ -15,7 +15,8 @@ elseif redis.call('EXISTS', key) == 0 then
   redis.call('SET', tag .. 'op:' .. op, token .. ' ', 'PX', ARGV[9])
 else
   token, c = ARGV[10], conversation_of(keys, '', false)
-  local r = redis.call('HMGET', key, 'phase', 'n', 'owner', 'head_before', 'answer')
+  local r = redis.call('HMGET', key, 'phase', 'n', 'owner', 'head_before', 'answer', 'claim_op')
+  if ARGV[11] ~= '' and r[6] ~= ARGV[11] then return {''} end
   if not r[1] or r[2] ~= '0' or (r[1] ~= 'queued' and r[1] ~= 'running') then return {''} end
   redis.call('DEL', key, inbox_key(tag, tenant, request))
   own(tag, tenant .. '/' .. request, r[3], nil)
