@@ -5,7 +5,7 @@ MONGO := .venv-mongo
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test check format bench clean redis-server
+.PHONY: help run test check format bench clean servers
 
 help:
 	@echo "make run    set up and run the server with its playground (a small local model answers)"
@@ -43,22 +43,23 @@ $(MONGO)/.installed: requirements/mongo-test.txt
 
 # The tests start servers of their own, on ports and folders of their own. The package may bring a service that
 # starts by itself: it is neither used nor touched.
-HAS_REDIS := redis-server --version 2>/dev/null | grep -Eq ' v=([7-9]|[1-9][0-9])\.'
+HAS_SERVERS := { redis-server --version | grep -Eq ' v=([7-9]|[1-9][0-9])\.'; } 2>/dev/null && { haproxy -v; } > /dev/null 2>&1
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-redis-server:
-	@$(HAS_REDIS) || { \
+servers:
+	@$(HAS_SERVERS) || { \
 	  command -v apt-get > /dev/null && $(SUDO) apt-get update -qq \
 	    && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
-	      apt-get install -y -qq --no-install-recommends redis-server redis-tools; \
+	      apt-get install -y -qq --no-install-recommends redis-server redis-tools haproxy; \
 	}
-	@$(HAS_REDIS) || { \
-	  echo "The tests need redis-server 7 or later in PATH, and it cannot be installed by itself here." >&2; exit 1; \
+	@$(HAS_SERVERS) || { \
+	  echo "The tests need redis-server 7 or later and haproxy in PATH; they cannot be installed by themselves here." >&2; \
+	  exit 1; \
 	}
 
 run: $(VENV)/.local-model
 	$(BIN)/turnwire serve --local-model
 
-test: $(VENV)/.dev $(VENV)/.local-model $(MONGO)/.installed redis-server
+test: $(VENV)/.dev $(VENV)/.local-model $(MONGO)/.installed servers
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev
@@ -80,5 +81,5 @@ clean:
 # Kills, pauses and cuts at random for SECONDS, from SEED on; stops at the first thing that does not hold.
 SECONDS ?= 60
 .PHONY: chaos
-chaos: $(VENV)/.dev $(MONGO)/.installed redis-server
+chaos: $(VENV)/.dev $(MONGO)/.installed servers
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(CHAOS)

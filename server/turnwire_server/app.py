@@ -239,7 +239,9 @@ async def _sweep(services: Services, threads: Threads) -> None:
         await anyio.sleep(_SWEEP_S)
         try:
             await services.checkpoint()
-            if await services.log.elect("sweep", 2 * _SWEEP_S):
+            if not await services.log.elect("sweep", 2 * _SWEEP_S):
+                services.metrics.unarchived_requests.set(0)
+            else:
                 services.metrics.unarchived_requests.set(await archive_late(services))
                 await services.log.trim()
                 before = services.now_ms() - int(services.settings.limits.recorded_cancel_s * 1000)

@@ -77,6 +77,7 @@ class Looking:
         live = await kit.log.live(kit.ref())
         assert live.requests == []
         assert live.base.head == "answer-r1"
+        assert sorted(live.hidden) == ["r2", "r3"]
 
     async def test_a_request_is_described(self, kit: LogKit) -> None:
         owned = await kit.begin("r1", "a", state="streaming")

@@ -58,7 +58,7 @@ class Snapshots:
             limit=self._messages,
             max_bytes=self._bytes,
             up_to_ordinal=base.ordinal,
-            without=list(folds),
+            without=[*folds, *live.hidden],
         )
         return ConversationSnapshot(
             conversation_id=ref.conversation_id,

@@ -133,7 +133,7 @@ class Threads:
             limit=min(command.limit or limits.page_items, limits.page_items),
             max_bytes=limits.frame_bytes // 2,
             up_to_ordinal=base.ordinal,
-            without=[request.request_id for request in live.requests],
+            without=[*(request.request_id for request in live.requests), *live.hidden],
         )
         asked = command.before or command.leaf
         if asked is not None and not page.items and not await self._has_message(ref, asked):

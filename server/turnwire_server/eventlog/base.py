@@ -309,12 +309,14 @@ class LiveRequest:
 class Live:
     """One consistent look at a conversation: its end, its newest message, and all that has not ended.
 
-    Requests without an event yet are left out: nobody has been shown them.
+    Requests without an event yet are left out, nobody has been shown them; their ids are in ``hidden``, since the
+    archive may have them already.
     """
 
     position: Position
     base: Base
     requests: Sequence[LiveRequest] = field(default=())
+    hidden: Sequence[str] = field(default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,7 +431,8 @@ class EventLog(Protocol):
         Gives it the next ordinal. When ``spec`` has no ``parent_id`` the conversation's newest message becomes the
         parent, and ``spec["answer_id"]`` becomes the newest. The stored spec comes back in ``Owned.spec``.
         A request that was claimed before answers with the claim as it stands now. Cancels that were recorded for
-        this request and user are in ``Owned.intents``. Raises `ReservationLost`, and `LogFull` when there is no room for another turn.
+        this request and user are in ``Owned.intents``. Raises `ReservationLost`, and `LogFull` when there is no room
+        for another turn.
         """
 
     def lane(self, conversation: ConversationRef) -> int:

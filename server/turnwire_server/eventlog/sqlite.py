@@ -640,10 +640,12 @@ class SqliteEventLog:
             )
             head = log["head"]
             requests: list[LiveRequest] = []
+            hidden: list[str] = []
             for row in rows:
                 spec = orjson.loads(row["spec"])
                 if row["n"] == 0:  # not shown to anybody yet, so the conversation still ends before it
                     head = row["head_before"] if head == spec["answer_id"] else head
+                    hidden.append(row["request"])
                     continue
                 requests.append(
                     LiveRequest(
@@ -656,7 +658,7 @@ class SqliteEventLog:
                         row["phase"] == Phase.PARKED or (row["checkpoint"] is None and row["checkpoint_seq"] > 0),
                     )
                 )
-            return Live(_position(log), Base(log["ordinal"], head), requests[::-1])
+            return Live(_position(log), Base(log["ordinal"], head), requests[::-1], hidden)
 
         live = await self._read(look)
         if live is None:

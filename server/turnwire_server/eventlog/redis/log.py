@@ -638,13 +638,16 @@ class RedisEventLog:
             "live", self._tag(conversation), conversation.tenant_id, conversation.conversation_id, _rand()
         )
         newest = head.decode() or None
-        requests = []
+        requests, hidden = [], []
         for raw in reversed(found):
             if raw[2] == b"0":  # not shown to anybody yet, so the conversation still ends before it
                 newest = raw[4].decode() or None if newest == raw[3].decode() else newest
+                hidden.append(raw[0].decode())
             else:
                 requests.append(live_of(raw))
-        return Live(Position(epoch.decode(), int(seq), int(trimmed)), Base(int(ordinal), newest), requests[::-1])
+        return Live(
+            Position(epoch.decode(), int(seq), int(trimmed)), Base(int(ordinal), newest), requests[::-1], hidden
+        )
 
     async def request(self, request: RequestRef, conversation: ConversationRef | None = None) -> RequestInfo | None:
         home = await self._find(request, conversation)

@@ -179,6 +179,22 @@ local function promote(keys, c, inc)
   return request
 end
 
+-- What waits while nobody has the floor would wait for ever (a loss can leave that): the first becomes an orphan that runs.
+local function free_the_queue(keys, c, inc)
+  if c.floor ~= '' then return false end
+  local request = redis.call('ZRANGE', keys.k, 0, 0)[1]
+  if not request then return false end
+  local key = request_key(keys.tag, keys.tenant, request)
+  local was = redis.call('HMGET', key, 'owner', 'fence')
+  redis.call('ZREM', keys.k, request)
+  redis.call('HSET', keys.c, 'floor', request)
+  redis.call('HSET', key, 'phase', 'running', 'state', 'preparing', 'owner', '-', 'inc', inc,
+    'fence', int(fence_after(was[2])), 'handed', '1')
+  own(keys.tag, keys.tenant .. '/' .. request, was[1], '-')
+  c.floor = request
+  return true
+end
+
 -- A conversation whose state changed otherwise than by entries: followers must begin anew (DECISIONS 14).
 local function new_epoch(keys, c, rand)
   redis.call('HSET', keys.c, 'rand', rand)

@@ -18,6 +18,7 @@ if redis.call('HGET', keys.c, 'sure') ~= '1' then
   if ARGV[21] ~= '1' then return {'outdated'} end
   redis.call('HSET', keys.c, 'sure', '1')
 end
+if free_the_queue(keys, c, inc) then publish_orphan(tag) end
 local waiting = redis.call('ZCARD', keys.k) + (c.floor ~= '' and 1 or 0)
 local first = c.floor ~= '' and c.floor or redis.call('ZRANGE', keys.k, 0, 0)[1]
 if waiting > 0 and (ARGV[17] == '1' or waiting > tonumber(ARGV[18])) then

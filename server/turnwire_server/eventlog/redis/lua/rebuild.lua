@@ -38,6 +38,7 @@ for i = 11, #ARGV, 7 do
     is_new = true
   end
 end
+if free_the_queue(keys, c, inc) then publish_orphan(tag) end
 if is_new then
   new_epoch(keys, c, ARGV[10])
   publish_epoch(keys, c, inc)

@@ -3,9 +3,11 @@ local tag, op, tenant, request = ARGV[1], ARGV[5], ARGV[6], ARGV[7]
 local inc, ready, since = incarnation(tag)
 local keys = keys_of(tag, tenant, ARGV[8])
 local key = request_key(tag, tenant, request)
+if redis.call('EXISTS', key) == 0 then return {} end
+local c = conversation_of(keys, '', false)
+if ready and free_the_queue(keys, c, inc) then publish_orphan(tag) end
 local r = redis.call('HMGET', key, 'phase', 'owner', 'fence', 'run', 'n', 'handed', 'takeover_op', 'inc')
 if r[1] ~= 'queued' and r[1] ~= 'running' and r[1] ~= 'sealed' then return {} end
-local c = conversation_of(keys, '', false)
 if r[7] == op and r[2] == OWNER then return {view_of(keys, c, inc, request)} end
 local expiry = r[2] ~= '-' and redis.call('ZSCORE', tag .. 'leases', r[2])
 if expiry and tonumber(expiry) >= NOW then return {} end
