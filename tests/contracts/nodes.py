@@ -72,6 +72,7 @@ class Ear:
         self.entries: dict[ConversationRef, list[tuple[str, Entry]]] = {}
         self.orphans = 0
         self.doubts = 0
+        self.missing: set[RequestRef] = set()
         self._changed = anyio.Event()
         log.listen(self._listen)
 
@@ -89,6 +90,10 @@ class Ear:
 
     def doubted(self) -> None:
         self.doubts += 1
+        self._tell()
+
+    def missed(self, requests: Sequence[RequestRef]) -> None:
+        self.missing |= set(requests)
         self._tell()
 
     def _listen(self, conversation: ConversationRef, epoch: str, entries: Sequence[Entry]) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from tests.support.redis import RedisServer, running_redis
 
@@ -35,7 +36,9 @@ from turnwire_server.eventlog.base import (
 from turnwire_server.eventlog.redis import log as redis_log_module
 
 from .kit import Clock, LogKit, ended, ending, op
-from .nodes import LEASE_S, PARTITIONS, redis_engine, redis_nodes, settle
+from .nodes import LEASE_S, PARTITIONS, listening, redis_engine, redis_nodes, settle
+
+_SHORT_LEASE_S = 0.6
 
 
 @dataclass
@@ -92,6 +95,13 @@ async def losing(**options: Any) -> AsyncIterator[Losing]:
     clock = Clock()
     async with running_redis() as redis, redis_nodes(2, url=redis.url, clock=clock, **options) as (here, there):
         yield Losing(redis, here, there, clock)
+
+
+@asynccontextmanager
+async def redis_with_a_short_lease() -> AsyncIterator[tuple[RedisServer, LogKit, LogKit]]:
+    """By the server's own time."""
+    async with running_redis() as redis, redis_nodes(2, url=redis.url, lease_s=_SHORT_LEASE_S) as (here, there):
+        yield redis, here, there
 
 
 def reentry(owned: Owned, n: int, **fields: Any) -> Reentry:
@@ -267,6 +277,42 @@ async def test_a_living_owner_puts_its_turn_back_and_goes_on_under_its_fence(how
         await place.settle()
         assert (await there.claim("r2", base=Base(2, "answer-r1"))).behind == "r1"
         await here.end(owned)
+
+
+@pytest.mark.parametrize("how", ["restart", "lose_everything"])
+async def test_an_owner_with_nothing_to_write_is_told_to_ask(how: str) -> None:
+    """Its turn may be waiting for a provider that thinks for longer than the living have to show themselves."""
+    async with redis_with_a_short_lease() as (redis, here, there):
+        owned = await here.begin("r1", "a")
+        async with listening(here.log) as ear:
+            await ear.until(lambda: bool(ear.positions) or bool(ear.orphans))
+            if how == "restart":
+                await redis.kill()
+                await redis.start()
+            else:
+                await redis.flushall()
+            await ear.until(lambda: owned.request in ear.missing)
+            await put_back(here, owned, 1)
+            await settle(there.log)
+            # And from now on its lease is kept as before: nobody ever finds it without an owner.
+            with anyio.move_on_after(2.5 * _SHORT_LEASE_S):
+                while True:
+                    assert await there.log.orphans() == []
+                    await anyio.sleep(_SHORT_LEASE_S / 10)
+
+
+async def test_a_turn_that_was_put_back_is_found_by_its_id_again() -> None:
+    """Even by a node that has looked for it meanwhile and did not find it."""
+    async with losing() as place:
+        owned = await place.here.begin("r1", "a")
+        await place.lose_everything()
+        assert await place.here.log.request(owned.request) is None
+        epoch = await put_back(place.here, owned, 1)
+        info = await place.there.log.request(owned.request)
+        assert info is not None
+        assert info.fingerprint == "print-r1"
+        await place.here.say(owned, 1, "b", epoch=epoch)
+        assert isinstance(await place.here.end(owned), Finished)
 
 
 async def test_a_repeated_re_entry_is_one_re_entry() -> None:

@@ -254,6 +254,12 @@ class ConversationHub:
     def doubted(self) -> None:
         self._rebuilder.doubted()
 
+    def missed(self, requests: Sequence[RequestRef]) -> None:
+        missed = set(requests)
+        for turn in self._turns:
+            if turn.owned.request in missed:
+                turn.ask()
+
     async def _read_again(self, ref: ConversationRef) -> None:
         """The record may have changed elsewhere: roles, or the conversation is gone."""
         record = await until_answered(partial(self.refresh, ref), "reading a conversation")
@@ -357,10 +363,25 @@ class ConversationHub:
                 del conversation.turns[turn.owned.request.request_id]
             if finished is not None:
                 self.went_on(conversation.ref, finished)
+            elif self.services.log.is_shared:
+                self._tasks.start_soon(self._see_whether_forgotten, turn.owned, name="looking for a lost turn")
             self._drop_if_idle(conversation)
             if not self._turns:
                 self._all_ended.set()
                 self._all_ended = anyio.Event()
+
+    async def _see_whether_forgotten(self, owned: Owned) -> None:
+        """A turn may have lost its ownership to nobody: what claimed it is lost, and the log was compared with the
+        archive before that had the request. Then it has to be compared again."""
+        log, archive, ref = self.services.log, self.services.archive, owned.request
+        if await until_answered(partial(log.request, ref, owned.conversation), "looking for a lost turn") is not None:
+            return
+        record = await until_answered(
+            partial(archive.request, ref.tenant_id, ref.request_id), "looking for a lost turn"
+        )
+        if record is not None and record.state == "open":
+            doubt = partial(log.doubt, log.partition(owned.conversation))
+            await until_answered(doubt, "telling the log of a lost turn")
 
     async def _until_ended(self) -> None:
         while self._turns:

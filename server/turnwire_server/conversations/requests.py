@@ -216,7 +216,10 @@ class Requests:
             await self._release(op, ref)
             raise _conflict(ref)
         if record.state == "open":
-            return None  # its log is gone; the claim makes it anew and the archive recognises it
+            # The log has lost it, and is told so, lest it has not noticed: it is entered again, and a repeat attaches.
+            home = ConversationRef(ref.tenant_id, record.conversation_id)
+            await self._services.log.doubt(self._services.log.partition(home))
+            raise CommandError(ErrorCode.UNAVAILABLE, "the log has lost this request for the moment; send it again")
         await self._release(op, ref)
         conversation = ConversationRef(ref.tenant_id, record.conversation_id)
         position = await self._services.log.position(conversation)

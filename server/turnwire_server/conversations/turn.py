@@ -142,6 +142,10 @@ class Turn:
         if following is not None:
             self.on_next(following)
 
+    def ask(self) -> None:
+        """The log may have lost this turn, which may have nothing to say for long: find out now."""
+        self._writer.ask()
+
     def _was_forgotten(self) -> None:
         self._must_recall = True
         self._services.metrics.reentries_total.inc()

@@ -54,6 +54,7 @@ class TurnWriter:
         self._tell_forgotten = forgotten
         self._reenters = False
         self._is_forgotten = False
+        self._asks = False
         self._commit = commit
         self._heard = heard
         self._tell_stalled = stalled
@@ -88,6 +89,11 @@ class TurnWriter:
         """Any other event. With ``checkpoint`` the turn's own state is stored in the same step."""
         self.buffer.add(event)
         self._want_checkpoint |= checkpoint
+        self._wake()
+
+    def ask(self) -> None:
+        """Find out whether the log still has this turn, though there may be nothing to add."""
+        self._asks = True
         self._wake()
 
     @property
@@ -138,10 +144,15 @@ class TurnWriter:
     # --- called by group commit ------------------------------------------------------------------------
 
     def take(self) -> Append | None:
-        if self._inflight or self._lost or self._is_forgotten or not (len(self.buffer) or self._reenters):
+        if self._inflight or self._lost or self._is_forgotten:
             return None
+        if not (len(self.buffer) or self._reenters or self._asks):
+            return None
+        self._asks = False
         if self._reenters:
             return self._append([], reentry=self.reentry())
+        if not len(self.buffer):
+            return self._append([])
         events = self.buffer.take()
         for event in events:
             self.fold.apply(event)

@@ -359,6 +359,10 @@ class Keeper(Protocol):
     def doubted(self) -> None:
         """A part of the log may have lost something: look for `EventLog.in_doubt`."""
 
+    def missed(self, requests: Sequence[RequestRef]) -> None:
+        """The log no longer says that these are this node's, or may have lost of them. What of them runs here has to
+        ask, by an append, even if it has nothing to add."""
+
 
 class EventLog(Protocol):
     """The steps of the log. All raise `LogUnavailable`; none is partly done when it raises.

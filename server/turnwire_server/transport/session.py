@@ -185,9 +185,11 @@ class Session:
         ref = conversation.ref
         place = self.follows.get(ref)
         position = await self.front.services.log.position(ref)
-        if place is not None and since is None:
+        if place is not None and since is None and place.epoch == position.epoch:
             return place, Placed(position.epoch, position.seq, "live")
-        if place is None:
+        if place is not None:
+            begin = None  # in another epoch it does not know what is below
+        else:
             if len(self.follows) >= self.front.settings.limits.follows_per_connection:
                 raise CommandError(ErrorCode.TOO_LARGE, "this connection follows too many conversations; leave some")
             place = self.follows[ref] = Place(self, conversation)

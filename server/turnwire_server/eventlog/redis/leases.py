@@ -34,13 +34,20 @@ class Leases:
         self._scripts = scripts
         self._lease_s = lease_s
         self._held: dict[str, set[str]] = {}
+        self._incarnations: dict[str, str] = {}
         self._soonest_s: float | None = None
         self._renewed_at = time.monotonic()
         self.metrics: Metrics | None = None
 
-    def hold(self, tag: str, member: str) -> None:
-        """The node owns this request in this partition now."""
+    def hold(self, tag: str, member: str, epoch: str = "") -> None:
+        """The node owns this request in this partition now; as of this epoch, if it was told just now."""
         self._held.setdefault(tag, set()).add(member)
+        if epoch:
+            self._incarnations.setdefault(tag, epoch.rpartition(".")[2])
+
+    def let_go(self, tag: str, member: str) -> None:
+        """The node does not own it any more, by its own doing."""
+        self._held.get(tag, set()).discard(member)
 
     def owned(self) -> Iterable[str]:
         """Members of what is owned, as of the last renewal."""
@@ -92,16 +99,22 @@ class Leases:
 
     async def _renew_one(self, tag: str, keeper: Keeper) -> None:
         before = frozenset(self._held.get(tag, ()))
-        lives, inboxes, mine = await self._scripts.run("renew", tag, "0")
+        lives, inboxes, mine, incarnation = await self._scripts.run("renew", tag, "0")
         members = {member.decode() for member in mine}
+        # A turn that has nothing to write just now would not find out before its time to show itself is over.
+        was, self._incarnations[tag] = self._incarnations.get(tag), incarnation.decode()
+        is_new = was != self._incarnations[tag]
+        if missed := before if is_new else before - members:
+            keeper.missed([_request(member) for member in missed])
         # What came to be owned while the call was under way is not in its answer.
         self._held[tag] = members | (self._held.get(tag, set()) - before)
         if lives == b"0" and not self._held[tag]:
             del self._held[tag]
+            self._incarnations.pop(tag, None)
         for member, conversation, flat in inboxes:
-            tenant_id, _, request_id = member.decode().partition("/")
-            home = ConversationRef(tenant_id, conversation.decode())
-            keeper.heard(RequestRef(tenant_id, request_id), home, intents_of(flat))
+            request = _request(member.decode())
+            home = ConversationRef(request.tenant_id, conversation.decode())
+            keeper.heard(request, home, intents_of(flat))
 
     async def give_up(self) -> None:
         """The node goes: what it still owns is free at once."""
@@ -113,3 +126,8 @@ class Leases:
                 logger.warning("a lease was not given up: %s", error)
                 return
         self._held.clear()
+
+
+def _request(member: str) -> RequestRef:
+    tenant_id, _, request_id = member.partition("/")
+    return RequestRef(tenant_id, request_id)

@@ -358,6 +358,8 @@ class RedisEventLog:
                 out.append(Forgotten())
             else:
                 out.append(self._appended(append, body, answer))
+                if append.reentry is not None:
+                    await self._is_back(append.request, append.conversation, append.reentry)
         return out
 
     def _appended(self, append: Append, bodies: Sequence[bytes], answer: Sequence[Any]) -> Appended:
@@ -452,7 +454,7 @@ class RedisEventLog:
         epoch: str = "",
         reentry: Reentry | None = None,
     ) -> Sealed | Unheard | Fenced | Forgotten:
-        home = await self._find(request)
+        home = await self._find(request, _home_in(request, reentry))
         if home is None:
             return Fenced()
         answer = await self._scripts.run(
@@ -473,8 +475,20 @@ class RedisEventLog:
             case b"unheard":
                 return Unheard(intents_of(answer[1]))
             case b"forgotten":
+                if reentry is not None:
+                    await self._is_back(request, home, reentry)
                 return Forgotten()
         return Fenced()
+
+    async def _is_back(self, request: RequestRef, home: ConversationRef, reentry: Reentry) -> None:
+        """A turn has been put back: it is this node's as before, and found by its id as before."""
+        self._remember(request, home)
+        self._leases.hold(self._tag(home), _id(request))
+        owner = (home.conversation_id, reentry.spec["user_id"], reentry.spec["fingerprint"])
+        try:
+            await self._record(request, "write", *owner, self._record_ms)
+        except LogUnavailable as error:  # see `_renew_records`
+            logger.info("the record of request %s is not back yet: %s", request.request_id, error)
 
     def _lost(self, epoch: str, reentry: Reentry | None) -> tuple[Argument, Argument]:
         """What a step needs that may find its turn forgotten. Without a re-entry it must find it."""
@@ -491,7 +505,7 @@ class RedisEventLog:
         epoch: str = "",
         reentry: Reentry | None = None,
     ) -> Finished | Fenced:
-        home = await self._find(request)
+        home = await self._find(request, _home_in(request, reentry))
         if home is None:
             return Fenced()
         answer = await self._scripts.run(
@@ -508,6 +522,7 @@ class RedisEventLog:
         )
         if answer[0] != b"finished":
             return Fenced()
+        self._leases.let_go(self._tag(home), _id(request))
         entries = entries_of(answer[2])
         self._tell(home, answer[1].decode(), entries)
         following = self._took(View(answer[4])) if len(answer) > 4 else None
@@ -538,7 +553,10 @@ class RedisEventLog:
             return False
         until: Argument = "" if parked_until is None else parked_until
         arguments = (request.tenant_id, request.request_id, home.conversation_id, fence, until)
-        return bool(await self._scripts.run("hand_over", self._tag(home), *arguments) == b"1")
+        done = bool(await self._scripts.run("hand_over", self._tag(home), *arguments) == b"1")
+        if done:
+            self._leases.let_go(self._tag(home), _id(request))
+        return done
 
     async def disown(self, request: RequestRef) -> None:
         home = await self._find(request)
@@ -799,7 +817,7 @@ class RedisEventLog:
     def _took(self, view: View) -> Owned:
         """Something is this node's now."""
         self._remember(view.request, view.conversation)
-        self._leases.hold(self._tag(view.conversation), _id(view.request))
+        self._leases.hold(self._tag(view.conversation), _id(view.request), view.epoch)
         return view.owned()
 
     def _remember(self, request: RequestRef, home: ConversationRef) -> None:
@@ -838,6 +856,12 @@ _RECORDED = Posted(PostOutcome.RECORDED)
 
 def _id(request: RequestRef) -> str:
     return f"{request.tenant_id}/{request.request_id}"
+
+
+def _home_in(request: RequestRef, reentry: Reentry | None) -> ConversationRef | None:
+    """Where a turn lies, said by its owner; a log that has lost it does not know."""
+    conversation_id = None if reentry is None else reentry.spec.get("conversation_id")
+    return None if conversation_id is None else ConversationRef(request.tenant_id, conversation_id)
 
 
 def _request(member: str) -> RequestRef:

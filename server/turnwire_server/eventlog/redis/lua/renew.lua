@@ -1,5 +1,6 @@
 -- The node lives: its lease in this partition goes on. ARGV: '1' to give the lease up, and all that is owned. Answer: '0' when it owns nothing
--- here (any more), else '1'; then {T/R, conversation, intents} of what it owns that was ever said anything; then all T/R.
+-- here (any more), else '1'; then {T/R, conversation, intents} of what it owns that was ever said anything; then all T/R;
+-- then the incarnation.
 local tag = ARGV[1]
 local inc = incarnation(tag)
 local mine = redis.call('SMEMBERS', tag .. 'o:' .. OWNER)
@@ -10,7 +11,7 @@ if ARGV[5] == '1' or #mine == 0 then
     own(tag, id, OWNER, '-')
   end
   if #mine > 0 then publish_orphan(tag) end
-  return {'0', {}, {}}
+  return {'0', {}, {}, inc}
 end
 redis.call('ZADD', tag .. 'leases', int(NOW + LEASE), OWNER)
 local inboxes = {}
@@ -25,4 +26,4 @@ for _, id in ipairs(mine) do
     inboxes[#inboxes + 1] = {id, redis.call('HGET', tag .. 'r:' .. id, 'conversation') or '', intents}
   end
 end
-return {'1', inboxes, mine}
+return {'1', inboxes, mine, inc}
