@@ -101,7 +101,7 @@ class Faults:
         """Start a node, as a supervisor does: again, when its stores are away just then."""
         for _ in range(20):
             if node.is_up:  # on a busy machine the start of an earlier fault may still have been under way
-                return
+                return None
             try:
                 return await node.start()
             except Exception as error:

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import websockets
 
@@ -173,6 +173,9 @@ class Client:
             self.folds[answer["conversation_id"]] = ConversationFold(answer["epoch"], answer["seq"])
 
 
+AnyClient = TypeVar("AnyClient", bound=Client)
+
+
 @asynccontextmanager
 async def connected(
     url: str,
@@ -182,17 +185,18 @@ async def connected(
     resume: list[Message] | None = None,
     hello: bool = True,
     before: Client | None = None,
+    kind: Callable[[websockets.ClientConnection, Codec], AnyClient] = Client,  # type: ignore[assignment]
     **options: Any,
-) -> AsyncIterator[Client]:
+) -> AsyncIterator[AnyClient]:
     """A client that has said hello and got its welcome.
 
-    With `before` it goes on from what that client had folded, as a reconnecting client does.
+    With `before` it goes on from what that client had folded, as a reconnecting client does. `kind` makes it.
     """
     subprotocols = None if codec is None else [websockets.Subprotocol(codec)]
     async with websockets.connect(
         url, subprotocols=subprotocols, max_size=None, compression=None, ping_interval=None, close_timeout=1, **options
     ) as socket:
-        client = Client(socket, codec_for(socket.subprotocol))
+        client = kind(socket, codec_for(socket.subprotocol))
         if before is not None:
             client.folds = before.folds
         if hello:

@@ -5,13 +5,14 @@
             a, b, c = cluster.nodes
             ... clients connect to a.url ...
             await a.kill(); await a.start()
+            await a.start(crash="append:before:4")  # kills itself there, see `cluster_node`
             b.stop(); b.cont()                      # SIGSTOP past the lease, SIGCONT
             await c.terminate()                     # drains; c.exit_code
             a.redis.pause(); b.mongo.cut()          # its own proxies, see `proxy`
 
 Without Redis and MongoDB there is one node with the embedded engines (``nodes=1``), which keeps its directory over
-restarts. A node keeps its port as well. Unrealistic in that all nodes have one clock (tests of wrong clocks have
-their own) and loopback's speed, and in that a proxy knows one address: Redis Cluster, whose nodes name each other's
+restarts. A node keeps its port as well. Unrealistic in that all nodes have one clock (unless started with a wrong
+one) and loopback's speed, and in that a proxy knows one address: Redis Cluster, whose nodes name each other's
 real addresses, can be used but not be cut off.
 """
 
@@ -21,7 +22,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -29,11 +29,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from tests.support.nursery import Process, born
 from tests.support.proxy import Proxy, running_proxy
-from tests.support.redis import data_root, die_with_parent, free_port
+from tests.support.redis import data_root, free_port
 
 START_S = 90.0
-_REPO = Path(__file__).parents[2]
 Tree = Mapping[str, Any]
 
 
@@ -55,7 +55,7 @@ class Node:
         """Between this node and Redis; None in embedded mode, and with Cluster or Sentinel."""
         self.mongo: Proxy | None = None
         """Between this node and MongoDB; None in embedded mode."""
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
         self._stopped = False
 
     def __repr__(self) -> str:
@@ -68,7 +68,7 @@ class Node:
 
     @property
     def is_up(self) -> bool:
-        return self._process is not None and self._process.returncode is None
+        return self._process is not None and self._process.exit_code is None
 
     @property
     def is_stopped(self) -> bool:
@@ -77,7 +77,7 @@ class Node:
     @property
     def exit_code(self) -> int | None:
         """Of the last start, once it has ended; negative: the signal."""
-        return None if self._process is None else self._process.returncode
+        return None if self._process is None else self._process.exit_code
 
     @property
     def pid(self) -> int:
@@ -89,29 +89,18 @@ class Node:
         """What the node logged, over all its starts."""
         return self.directory / f"{self.name}.log"
 
-    async def start(self) -> None:
-        """Start it and wait until it listens."""
+    async def start(self, **faults: Any) -> None:
+        """Start it and wait until it listens. ``faults`` are what is to go wrong in it, see `cluster_node`."""
         assert not self.is_up, f"{self!r} runs already"
         self.starts += 1
-        arguments = [json.dumps(self.tree), json.dumps(dict(self.environ))]
+        arguments = [json.dumps(self.tree), json.dumps(dict(self.environ)), json.dumps(faults)]
         with self.log_file.open("ab") as log:
-            log.write(f"--- start {self.starts} ---\n".encode())
+            log.write(f"--- start {self.starts} {faults or ''} ---\n".encode())
             log.flush()
-            self._process = process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "tests.support.cluster_node",
-                *arguments,
-                cwd=_REPO,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                preexec_fn=die_with_parent,
-            )
-        assert process.stdout is not None
+            self._process = await born(arguments, log=log)
         async with asyncio.timeout(START_S):
-            line = await process.stdout.readline()
-        if not line.strip():
+            line = await self._process.line()
+        if not line:
             await self.gone()
             raise NodeDied(f"{self.name} did not start:\n{self.log_file.read_text()[-4000:]}")
 
@@ -124,6 +113,13 @@ class Node:
     def stop(self) -> None:
         """SIGSTOP: it is there, its sockets are open, and it does nothing."""
         self._signal(signal.SIGSTOP)
+        self._stopped = True
+
+    async def halted(self) -> None:
+        """Wait until it has stopped itself, see `cluster_node`; `cont` lets it go on."""
+        async with asyncio.timeout(START_S):
+            while Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+                await asyncio.sleep(0.005)
         self._stopped = True
 
     def cont(self) -> None:
@@ -144,12 +140,8 @@ class Node:
         """Wait for its end; the exit code."""
         assert self._process is not None, "it was started before"
         async with asyncio.timeout(START_S):
-            code = await self._process.wait()
+            code = await self._process.gone()
         self._stopped = False
-        # The pipe's transport closes with the loop only; read it to its end so that nothing warns.
-        if self._process.stdout is not None:
-            await self._process.stdout.read()
-        self._process._transport.close()  # type: ignore[attr-defined]
         return code
 
     def _signal(self, number: signal.Signals) -> None:
@@ -199,11 +191,13 @@ async def running_cluster(
     database: str = "turnwire",
     directory: Path | None = None,
     environ: Callable[[str], Mapping[str, str]] = lambda _name: {},
+    faults: Sequence[Tree] = (),
     **sections: Any,
 ) -> AsyncIterator[Cluster]:
     """``nodes`` servers that listen inside the block, killed at its end if they still live.
 
     With ``redis_port`` every node has a proxy to Redis; with ``redis_url`` (Cluster, Sentinel) it has none.
+    ``faults`` are those of the first nodes at their first start, see `Node.start`.
     ``sections`` are merged over the settings of every node, table by table; ``environ`` gives a node's environment
     from its name. In ``directory`` the nodes leave their logs and, embedded, their data.
     """
@@ -231,7 +225,8 @@ async def running_cluster(
             made.append(node)
         cluster = Cluster(made)
         stack.push_async_callback(cluster.kill)
-        await asyncio.gather(*(node.start() for node in made))
+        given = [*faults, *({} for _ in made)]
+        await asyncio.gather(*(node.start(**given[number]) for number, node in enumerate(made)))
         yield cluster
 
 

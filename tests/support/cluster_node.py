@@ -1,25 +1,69 @@
 """One node of a cluster: the production server in a process of its own, with settings given as JSON.
 
-`python -m tests.support.cluster_node SETTINGS [ENVIRON]`, both JSON objects: the tree of the configuration file, and
-the environment that `api_key_env` looks into. Prints the port once it listens, drains on SIGTERM. Nothing in the
-server is changed; the process dies with whoever started it.
+`python -m tests.support.cluster_node SETTINGS [ENVIRON [FAULTS]]`, JSON objects: the tree of the configuration file,
+the environment that `api_key_env` looks into, and what is to go wrong in this process:
+
+    {"crash": "append:before:4"}        SIGKILL by its own hand at the fourth append, before it is sent
+    {"halt": "archive.end_request:after:1"}     SIGSTOP there; whoever drives the test lets it go on
+    {"clock_s": -3600}                  its clock is an hour slow
+
+A point is a method of the event log or (`archive.` in front) of the archive, `before` or `after`, and at which call.
+The production code has no hook for this: the engines are wrapped here. Prints the port once it listens, drains on
+SIGTERM. The process dies with whoever started it. Tests have it from `nursery`, which spares it the imports.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import anyio
-
-from turnwire_server.app import running
-from turnwire_server.settings import build_settings
-from turnwire_server.telemetry.logs import configure_logging
+# Nothing of the server is imported here: the clock is set first, and modules keep the `time.time` they found.
 
 
-async def _main(tree: dict[str, Any], environ: dict[str, str]) -> None:
+def put_clock(seconds: float) -> None:
+    """From now on this process's clock is wrong by so much. Its monotonic clock is not, nor is that of any store."""
+    right = time.time
+    time.time = lambda: right() + seconds
+
+
+def arm(point: str, number: signal.Signals) -> None:
+    """Have the process send itself this signal at ``point``."""
+    from turnwire_server.archive.mongo import MongoArchive
+    from turnwire_server.eventlog.redis import RedisEventLog
+
+    step, when, count = point.rsplit(":", 2)
+    owner: type = RedisEventLog
+    if step.startswith("archive."):
+        owner, step = MongoArchive, step.removeprefix("archive.")
+    original = getattr(owner, step)
+    calls = 0
+
+    async def faulty(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        is_it = calls == int(count)
+        if is_it and when == "before":
+            os.kill(os.getpid(), number)
+        result = await original(self, *args, **kwargs)
+        if is_it and when == "after":
+            os.kill(os.getpid(), number)
+        return result
+
+    setattr(owner, step, faulty)
+
+
+async def _serve(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
+    import anyio
+
+    from turnwire_server.app import running
+    from turnwire_server.settings import build_settings
+    from turnwire_server.telemetry.logs import configure_logging
+
     settings = build_settings(tree, environ)
     configure_logging(settings.server.log_level)
     with anyio.open_signal_receiver(signal.SIGTERM) as signals:
@@ -29,6 +73,21 @@ async def _main(tree: dict[str, Any], environ: dict[str, str]) -> None:
                 break
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Serve until SIGTERM."""
+    given = [json.loads(argument) for argument in arguments]
+    faults = given[2] if len(given) > 2 else {}
+    if "clock_s" in faults:
+        put_clock(faults["clock_s"])
+    if "crash" in faults:
+        arm(faults["crash"], signal.SIGKILL)
+    if "halt" in faults:
+        arm(faults["halt"], signal.SIGSTOP)
+
+    import anyio
+
+    anyio.run(_serve, given[0], given[1] if len(given) > 1 else {}, backend_options={"use_uvloop": True})
+
+
 if __name__ == "__main__":
-    given = [json.loads(argument) for argument in sys.argv[1:]]
-    anyio.run(_main, given[0], given[1] if len(given) > 1 else {}, backend_options={"use_uvloop": True})
+    main(sys.argv[1:])
