@@ -191,6 +191,7 @@ class ConversationHub:
             if owned is None:
                 continue
             count += 1
+            logger.info("took over request %s: %s, run %d, %d events", *_told(owned))
             self.services.metrics.takeovers_total.labels(_reason(owned, info.run)).inc()
             if owned.phase is Phase.QUEUED:
                 # It is started when its turn comes; whoever finishes the one before it does that.
@@ -399,6 +400,10 @@ class ConversationHub:
             await until_answered(lambda: self.services.log.emit(op, ref, events), "telling queue positions")
         except LogUnavailable:  # pragma: no cover - until_answered repeats
             logger.warning("queue positions of %s were not told", ref.conversation_id)
+
+
+def _told(owned: Owned) -> tuple[str, str, int, int]:
+    return owned.request.request_id, owned.phase.value, owned.run, owned.n
 
 
 def _reason(owned: Owned, run: int) -> str:
