@@ -256,10 +256,12 @@ class ConversationHub:
         self._rebuilder.doubted()
 
     def missed(self, requests: Sequence[RequestRef]) -> None:
-        missed = set(requests)
-        for turn in self._turns:
-            if turn.owned.request in missed:
-                turn.ask()
+        here = {turn.owned.request: turn for turn in self._turns}
+        for request in requests:
+            if request in here:
+                here[request].ask()
+        if others := [request for request in requests if request not in here]:
+            self._tasks.start_soon(self._give_up_ended, others, name="giving up what has ended")
 
     async def _read_again(self, ref: ConversationRef) -> None:
         """The record may have changed elsewhere: roles, or the conversation is gone."""
@@ -286,6 +288,17 @@ class ConversationHub:
                 before = strays
             except LogUnavailable as error:
                 logger.debug("strays were not looked for: %s", error)
+
+    async def _give_up_ended(self, requests: Sequence[RequestRef]) -> None:
+        """As `_give_up_strays`, but at once: the log has gone back. Whoever takes it finds its end in the archive."""
+        for ref in requests:
+            try:
+                waits = await self._is_queued(ref)
+                here = {turn.owned.request for turn in self._turns} | set(self.handling)
+                if not waits and ref not in here:
+                    await self.services.log.disown(ref)
+            except LogUnavailable as error:
+                logger.debug("what has ended was not given up: %s", error)
 
     async def _is_queued(self, ref: RequestRef) -> bool:
         info = await self.services.log.request(ref)

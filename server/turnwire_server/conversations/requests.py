@@ -479,6 +479,8 @@ class Requests:
             )
         if record is None or posted.outcome is PostOutcome.ENDED:
             return None
+        if posted.outcome is PostOutcome.STORED and record.state == "cancelled":
+            return None  # by this one: the turn was quicker than its archive
         if record.state != "open":
             return CancelResult("already_terminal", record.state)
         if posted.outcome is PostOutcome.RECORDED:

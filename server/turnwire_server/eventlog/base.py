@@ -361,7 +361,7 @@ class Keeper(Protocol):
 
     def missed(self, requests: Sequence[RequestRef]) -> None:
         """The log no longer says that these are this node's, or may have lost of them. What of them runs here has to
-        ask, by an append, even if it has nothing to add."""
+        ask, by an append, even if it has nothing to add; what does not has ended here, and the log has lost that."""
 
 
 class EventLog(Protocol):

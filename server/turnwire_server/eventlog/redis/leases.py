@@ -104,7 +104,7 @@ class Leases:
         # A turn that has nothing to write just now would not find out before its time to show itself is over.
         was, self._incarnations[tag] = self._incarnations.get(tag), incarnation.decode()
         is_new = was != self._incarnations[tag]
-        if missed := before if is_new else before - members:
+        if missed := before | members if is_new else before - members:
             keeper.missed([_request(member) for member in missed])
         # What came to be owned while the call was under way is not in its answer.
         self._held[tag] = members | (self._held.get(tag, set()) - before)

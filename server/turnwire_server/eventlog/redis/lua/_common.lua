@@ -267,7 +267,8 @@ local function enter(keys, request, inc, fence, packed)
   return c
 end
 
-publish = function(tag, message) redis.call('SPUBLISH', tag .. 'ch', cmsgpack.pack(message)) end
+-- Nothing depends on it but speed, and it comes after writes: it must not make a step fail (a user without channels, say).
+publish = function(tag, message) redis.pcall('SPUBLISH', tag .. 'ch', cmsgpack.pack(message)) end
 local function publish_entries(keys, c, inc, first, ts, bodies)
   if #bodies > 0 then
     publish(keys.tag, {OWNER, 'e', {{keys.tenant, keys.conversation, c.rand .. '.' .. inc, first, ts, bodies}}})
