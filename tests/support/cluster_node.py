@@ -6,6 +6,8 @@ the environment that `api_key_env` looks into, and what is to go wrong in this p
     {"crash": "append:before:4"}        SIGKILL by its own hand at the fourth append, before it is sent
     {"halt": "archive.end_request:after:1"}     SIGSTOP there; whoever drives the test lets it go on
     {"clock_s": -3600}                  its clock is an hour slow
+    {"messages": "late"}                what pub/sub brings comes half a second later; or it is "lost", or "jumbled":
+                                        everything twice, each at its own time
 
 A point is a method of the event log or (`archive.` in front) of the archive, `before` or `after`, and at which call.
 The production code has no hook for this: the engines are wrapped here. Prints the port once it listens, drains on
@@ -14,8 +16,10 @@ SIGTERM. The process dies with whoever started it. Tests have it from `nursery`,
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import random
 import signal
 import sys
 import time
@@ -57,6 +61,20 @@ def arm(point: str, number: signal.Signals) -> None:
     setattr(owner, step, faulty)
 
 
+def mishandle_messages(how: str) -> None:
+    """The subscription stands, and what it brings does not come as it was sent."""
+    from turnwire_server.eventlog.redis.follow import Following
+
+    received = Following._received
+
+    def mishandled(self: Any, data: bytes, keeper: Any) -> None:
+        delays = {"lost": [], "late": [0.5], "jumbled": [random.uniform(0, 0.3), random.uniform(0, 0.3)]}[how]
+        for delay in delays:
+            asyncio.get_running_loop().call_later(delay, received, self, data, keeper)
+
+    Following._received = mishandled  # type: ignore[method-assign]
+
+
 async def _serve(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
     import anyio
 
@@ -83,6 +101,8 @@ def main(arguments: Sequence[str]) -> None:
         arm(faults["crash"], signal.SIGKILL)
     if "halt" in faults:
         arm(faults["halt"], signal.SIGSTOP)
+    if "messages" in faults:
+        mishandle_messages(faults["messages"])
 
     import anyio
 

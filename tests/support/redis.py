@@ -450,6 +450,8 @@ async def _pongs(server: RedisServer) -> bool:
 
 SENTINEL_NAME = "turnwire"
 DOWN_AFTER_MS = 500
+# Sentinels that do not agree on who is to do it try again after twice this time.
+FAIL_OVER_MS = 1500
 
 
 class RedisSentinel:
@@ -522,7 +524,7 @@ async def running_redis_sentinel(**options: str) -> AsyncIterator[RedisSentinel]
         conf = (
             f"sentinel monitor {SENTINEL_NAME} 127.0.0.1 {primary.port} 2\n"
             f"sentinel down-after-milliseconds {SENTINEL_NAME} {DOWN_AFTER_MS}\n"
-            f"sentinel failover-timeout {SENTINEL_NAME} 5000\n"
+            f"sentinel failover-timeout {SENTINEL_NAME} {FAIL_OVER_MS}\n"
         )
         sentinels = [await up({}, conf) for _ in range(3)]
         trio = RedisSentinel(primary, replica, sentinels)
