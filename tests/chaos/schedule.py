@@ -42,8 +42,8 @@ STORES_OWN = frozenset(
 )
 """Faults of the stores themselves; `redis cut` and its like are between one node and Redis."""
 
-LOSING = frozenset({"redis lose", "redis flushall", "redis promote"})
-"""Redis loses data: all of them, or (a replica that lacks the last writes is promoted) the newest."""
+LOSING = frozenset({"redis lose", "redis flushall", "redis failover", "redis promote"})
+"""Redis loses data: all of them, or the newest, which a replica may lack whenever it is promoted."""
 _MONGO_AWAY = frozenset({"mongo cut", "mongo pause", "mongo refuse", "mongo kill"})
 # What was not archived in time is archived by a sweep every 5 s once MongoDB is back; a rebuild reads MongoDB.
 _ARCHIVED_AFTER_S = 8.0
