@@ -537,3 +537,16 @@ async def _knows_all(sentinel: RedisServer) -> bool:
     answer = await sentinel.command("SENTINEL", "MASTER", SENTINEL_NAME)
     fields = dict(zip(answer[::2], answer[1::2], strict=True))
     return (fields["num-slaves"], fields["num-other-sentinels"]) == ("1", "2")
+
+
+@contextmanager
+def redis_cluster_for_many(primaries: int = 3, replicas: int = 1, **options: str) -> Iterator[RedisCluster]:
+    """`running_redis_cluster` for a whole module of tests, each of which has an event loop of its own."""
+    loop = asyncio.new_event_loop()
+    context = running_redis_cluster(primaries, replicas, **options)
+    try:
+        yield loop.run_until_complete(context.__aenter__())
+    finally:
+        loop.run_until_complete(context.__aexit__(None, None, None))
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()

@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import msgpack  # type: ignore[import-untyped]
 import orjson
+from anyio.abc import TaskGroup
 
 from turnwire_protocol import Entry
 from turnwire_server.eventlog.base import ConversationRef, Intent, Keeper, LogUnavailable, RequestRef
@@ -35,6 +36,16 @@ _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
 
 
+class _Reader:
+    """One connection that hears all partitions of one address."""
+
+    def __init__(self, address: Address, partitions: list[int]) -> None:
+        self.address = address
+        self.partitions = partitions
+        self.scope = anyio.CancelScope()
+        self.is_connected = False
+
+
 class Following:
     """Watches conversations for this node. `run` keeps it going."""
 
@@ -45,7 +56,7 @@ class Following:
         self._tags = tags
         self._tell = tell
         self._watched: dict[ConversationRef, str] = {}
-        self._connected: dict[Address, bool] = {}
+        self._readers: dict[Address, _Reader] = {}
         self._keeper: Keeper | None = None
         self._compare_now = anyio.Event()
         self.metrics: Metrics | None = None
@@ -62,7 +73,7 @@ class Following:
     @property
     def is_connected(self) -> bool:
         """Whether everything that others write can be heard at once."""
-        return bool(self._connected) and all(self._connected.values())
+        return bool(self._readers) and all(reader.is_connected for reader in self._readers.values())
 
     def positioned(self, conversation: ConversationRef, epoch: str, seq: int = 0) -> None:
         """This node itself has changed a log otherwise than by entries."""
@@ -93,72 +104,75 @@ class Following:
         """Ask where all watched logs end, and tell the keeper."""
         groups: dict[str, list[ConversationRef]] = {}
         for conversation, tag in self._watched.items():
-            groups.setdefault(tag if self._server.is_cluster else "", []).append(conversation)
-        for refs in groups.values():
+            groups.setdefault(tag if self._server.is_cluster else self._tags[0], []).append(conversation)
+
+        async def one(tag: str) -> None:
+            refs = groups[tag]
             arguments: list[str] = []
             for ref in refs:
-                arguments += [self._watched[ref], f"{ref.tenant_id}/{ref.conversation_id}"]
-            answer = await self._scripts.run("positions", arguments[0], *arguments)
-            if self.metrics is not None:
-                self.metrics.position_checks_total.inc()
-            for index, ref in enumerate(refs):
-                epoch, seq = answer[2 * index].decode(), int(answer[2 * index + 1])
-                if self._keeper is not None and ref in self._watched:
-                    self._keeper.positioned(ref, epoch, seq)
+                arguments += [self._watched.get(ref, tag), f"{ref.tenant_id}/{ref.conversation_id}"]
+            self._positioned(refs, await self._scripts.run("positions", tag, *arguments))
+
+        _, errors = await self._scripts.each(groups, one)
+        if errors:
+            logger.debug("positions were not compared everywhere: %s", errors[0])
+
+    def _positioned(self, refs: Sequence[ConversationRef], answer: Sequence[bytes]) -> None:
+        if self.metrics is not None:
+            self.metrics.position_checks_total.inc()
+        for index, ref in enumerate(refs):
+            epoch, seq = answer[2 * index].decode(), int(answer[2 * index + 1])
+            if self._keeper is not None and ref in self._watched:
+                self._keeper.positioned(ref, epoch, seq)
 
     # --- pub/sub -----------------------------------------------------------------------------------------
 
     async def _keep_readers(self, keeper: Keeper) -> None:
-        """One reader per address; begun anew when partitions have moved."""
+        """One reader per address; begun anew when other partitions live there."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                try:
+                    self._arrange(await self._server.homes(self._tags), tasks, keeper)
+                except LogUnavailable as error:
+                    logger.debug("cannot tell where the partitions are: %s", error)
+                await anyio.sleep(_COMPARE_S if self._readers else _FIRST_PAUSE_S)
+
+    def _arrange(self, homes: Mapping[Address, list[int]], tasks: TaskGroup, keeper: Keeper) -> None:
+        for address, reader in tuple(self._readers.items()):
+            if homes.get(address) != reader.partitions:
+                del self._readers[address]
+                reader.scope.cancel()
+        for address, partitions in homes.items():
+            if address not in self._readers:
+                reader = self._readers[address] = _Reader(address, partitions)
+                tasks.start_soon(self._read, reader, keeper, name=f"pub/sub {address}")
+
+    async def _read(self, reader: _Reader, keeper: Keeper) -> None:
         pause = _FIRST_PAUSE_S
-        while True:
-            try:
-                homes = await self._server.homes(self._tags)
-                pause = _FIRST_PAUSE_S
-            except LogUnavailable as error:
-                logger.warning("cannot tell where the partitions are: %s", error)
+        with reader.scope:
+            while True:
+                pubsub = self._server.at(reader.address).pubsub()
+                try:
+                    # One by one: channels of different slots cannot be asked for together.
+                    for partition in reader.partitions:
+                        await pubsub.ssubscribe(f"{self._tags[partition]}ch")
+                    await self._listen(pubsub, reader, keeper)
+                except FAULTS as error:
+                    logger.warning("pub/sub at %s:%s broke off: %s", *reader.address, error or type(error).__name__)
+                finally:
+                    pause = _FIRST_PAUSE_S if reader.is_connected else min(pause * 2, _LONGEST_PAUSE_S)
+                    self._is_connected(reader, False)
+                    with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+                        await pubsub.aclose()  # type: ignore[no-untyped-call]
                 await anyio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE_S)
-                continue
-            self._connected = dict.fromkeys(homes, False)
-            async with anyio.create_task_group() as readers:
-                for address, partitions in homes.items():
-                    channels = [f"{self._tags[partition]}ch" for partition in partitions]
-                    readers.start_soon(self._read, address, channels, keeper, name=f"pub/sub {address}")
-                while await self._are_still(homes):
-                    await anyio.sleep(_COMPARE_S)
-                readers.cancel_scope.cancel()
 
-    async def _are_still(self, homes: Mapping[Address, list[int]]) -> bool:
-        if not self._server.is_cluster:
-            return True
-        try:
-            return await self._server.homes(self._tags) == homes
-        except LogUnavailable:
-            return True  # nothing better is known
-
-    async def _read(self, address: Address, channels: Sequence[str], keeper: Keeper) -> None:
-        pause = _FIRST_PAUSE_S
-        while True:
-            pubsub = self._server.at(address).pubsub()
-            try:
-                await pubsub.ssubscribe(*channels)
-                await self._listen(pubsub, address, len(channels), keeper)
-            except FAULTS as error:
-                logger.warning("pub/sub at %s:%s broke off: %s", *address, error or type(error).__name__)
-            finally:
-                self._is_connected(address, False)
-                with anyio.CancelScope(shield=True), anyio.move_on_after(1):
-                    await pubsub.aclose()  # type: ignore[no-untyped-call]
-            await anyio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE_S)
-
-    def _is_connected(self, address: Address, connected: bool) -> None:
-        self._connected[address] = connected
+    def _is_connected(self, reader: _Reader, connected: bool) -> None:
+        reader.is_connected = connected
         if self.metrics is not None:
             self.metrics.pubsub_connected.set(int(self.is_connected))
 
-    async def _listen(self, pubsub: Any, address: Address, channels: int, keeper: Keeper) -> None:
+    async def _listen(self, pubsub: Any, reader: _Reader, keeper: Keeper) -> None:
+        channels = len(reader.partitions)
         last, asked = time.monotonic(), False
         while True:
             message = await pubsub.get_message(timeout=_QUIET_S)
@@ -177,7 +191,7 @@ class Following:
             elif kind == "ssubscribe":
                 channels -= 1
                 if channels == 0:
-                    self._is_connected(address, True)
+                    self._is_connected(reader, True)
                     self._compare_now.set()
                     keeper.orphaned()
             elif kind == "sunsubscribe":

@@ -7,7 +7,6 @@ a dead node is noticed at that moment and not at the next round.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
@@ -24,7 +23,8 @@ from .views import intents_of
 logger = logging.getLogger(__name__)
 
 _SOONEST_S = 0.05
-_AT_ONCE = 8
+# A server that takes longer holds up its own partitions only.
+_ASKED_S = 1.0
 
 
 class Leases:
@@ -81,19 +81,19 @@ class Leases:
 
     async def _renew(self, keeper: Keeper) -> None:
         began = time.monotonic()
-        limiter = asyncio.Semaphore(_AT_ONCE)
 
         async def one(tag: str) -> None:
-            async with limiter:
-                try:
-                    await self._renew_one(tag, keeper)
-                    self._renewed_at = time.monotonic()
-                except LogUnavailable as error:
-                    logger.warning("a lease was not renewed: %s", error)
-                except Exception:  # the node must not die of it
-                    logger.exception("a lease was not renewed; it is tried again")
+            try:
+                await self._renew_one(tag, keeper)
+                self._renewed_at = time.monotonic()
+            except LogUnavailable:
+                raise
+            except Exception:  # the node must not die of it
+                logger.exception("a lease was not renewed; it is tried again")
 
-        await asyncio.gather(*(one(tag) for tag in tuple(self._held)))
+        _, errors = await self._scripts.each(tuple(self._held), one, limit_s=min(_ASKED_S, self._lease_s / 4))
+        if errors:
+            logger.warning("%d of %d leases were not renewed: %s", len(errors), len(self._held), errors[0])
         if self.metrics is not None and self._held:
             self.metrics.lease_renewal_seconds.observe(time.monotonic() - began)
 
@@ -118,13 +118,14 @@ class Leases:
 
     async def give_up(self) -> None:
         """The node goes: what it still owns is free at once."""
-        for tag in tuple(self._held):
-            try:
-                with anyio.move_on_after(1.0, shield=True):
-                    await self._scripts.run("renew", tag, "1")
-            except LogUnavailable as error:
-                logger.warning("a lease was not given up: %s", error)
-                return
+
+        async def one(tag: str) -> None:
+            await self._scripts.run("renew", tag, "1")
+
+        with anyio.CancelScope(shield=True):
+            _, errors = await self._scripts.each(tuple(self._held), one, limit_s=_ASKED_S)
+        if errors:
+            logger.warning("%d leases were not given up: %s", len(errors), errors[0])
         self._held.clear()
 
 

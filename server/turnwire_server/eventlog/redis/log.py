@@ -7,12 +7,12 @@ comes first, one of the two sees the other (guarantee 5). The archive's unique i
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import anyio
 import msgpack  # type: ignore[import-untyped]
@@ -59,14 +59,14 @@ from .server import FAULTS, Place, Server
 from .views import View, entries_of, intents_of, live_of, packed, partition_of
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
-# Partitions that are asked one by one (for orphans, say) are asked this many at once.
-_AT_ONCE = 8
 # Where requests of this node and others it asked for lie; what is no longer here is looked up in its record.
 _HOMES = 50_000
 _ORPHANS_AT_ONCE = 200
 _UNARCHIVED_AT_ONCE = 100
 _TRIMMED_AT_ONCE = 200
+_TRIM_S = 5.0
 _QUIET_S = 3600.0
 _LONGEST_KEPT_S = 3600.0
 # A claim or look-up that meets a partition in doubt waits so long for it to be settled before it is refused.
@@ -136,13 +136,7 @@ class RedisEventLog:
 
     async def _fix_partitions(self) -> None:
         """How many partitions there are is fixed at first use: their number decides where everything lies."""
-        tag = f"{{{self._prefix}}}:"
-        client = self._server.client
-        try:
-            await client.set(f"{tag}partitions", self._partitions, nx=True)
-            fixed = int(await client.get(f"{tag}partitions"))
-        except FAULTS as error:
-            raise LogUnavailable(f"Redis does not answer: {error}") from error
+        fixed = int(await self._kept(f"{{{self._prefix}}}:partitions", str(self._partitions).encode()))
         if fixed != self._partitions:
             raise LogUnavailable(
                 f"this Redis was first used with storage.partitions = {fixed}, not {self._partitions}; "
@@ -157,6 +151,7 @@ class RedisEventLog:
             tasks.start_soon(self._leases.run, keeper, name="leases")
             tasks.start_soon(self._following.run, keeper, name="following")
             tasks.start_soon(self._watch_memory, name="memory")
+            tasks.start_soon(self._server.keep, name="servers")
 
     async def _watch_memory(self) -> None:
         while True:
@@ -401,14 +396,15 @@ class RedisEventLog:
         ending: dict[str, Any] | None = None,
         conversation: ConversationRef | None = None,
     ) -> Posted:
-        record, _, _ = await self._record(request)
-        home = self._home(record, request, conversation)
+        home = self._homes.get(request) or conversation
         said: tuple[Argument, ...] = (kind, orjson.dumps(body), user_id, "1" if any_user else "0")
         ended = ("", "") if ending is None else (ending["outcome"], orjson.dumps(ending))
         if home is not None:
             posted = await self._post(home, op, request, said, ended, body)
             if posted is not None:
                 return posted
+        # It is not where it should be, or nobody knows where that is.
+        record, _, _ = await self._record(request)
         if record[0] and record[1].decode() != user_id:
             return _RECORDED  # somebody else's: nothing comes of it
         keep_ms = int(self._recorded_cancel_s * 1000)
@@ -676,25 +672,28 @@ class RedisEventLog:
         groups: dict[str, list[ConversationRef]] = {}
         for conversation in conversations:
             groups.setdefault(self._tag(conversation), []).append(conversation)
-        found: set[ConversationRef] = set()
-        for tag, refs in groups.items():
+
+        async def one(tag: str) -> set[ConversationRef]:
+            refs = groups[tag]
             answers = await self._scripts.run(
                 "running", tag, *(f"{ref.tenant_id}/{ref.conversation_id}" for ref in refs)
             )
-            found |= {ref for ref, answer in zip(refs, answers, strict=True) if answer == b"1"}
-        return found
+            return {ref for ref, answer in zip(refs, answers, strict=True) if answer == b"1"}
+
+        found, errors = await self._scripts.each(groups, one)
+        if errors and not found:
+            raise errors[0]
+        return {ref for refs in found.values() for ref in refs}
 
     async def orphans(self) -> Sequence[RequestInfo]:
-        out: list[RequestInfo] = []
-        soonest: int | None = None
-        answers = await self._each(lambda tag: self._scripts.run("orphans", tag, _ORPHANS_AT_ONCE))
-        for partition, (found, next_ms) in answers.items():
-            if next_ms:
-                soonest = int(next_ms) if soonest is None else min(soonest, int(next_ms))
-            if found:
-                out += await self._infos(self._tags[partition], found)
-        self._leases.expects(None if soonest is None else soonest / 1000)
-        return sorted(out, key=lambda info: (info.conversation.conversation_id, info.ordinal))
+        async def one(tag: str) -> tuple[list[RequestInfo], str]:
+            found, next_ms = await self._scripts.run("orphans", tag, _ORPHANS_AT_ONCE)
+            return await self._infos(tag, found) if found else [], next_ms
+
+        answers = (await self._each(one)).values()
+        self._leases.expects(min((int(next_ms) / 1000 for _, next_ms in answers if next_ms), default=None))
+        infos = [info for found, _ in answers for info in found]
+        return sorted(infos, key=lambda info: (info.conversation.conversation_id, info.ordinal))
 
     async def _infos(self, tag: str, found: Sequence[Sequence[bytes]]) -> list[RequestInfo]:
         raw = await self._scripts.run("request", tag, *(word for triple in found for word in triple))
@@ -720,11 +719,20 @@ class RedisEventLog:
 
     async def elect(self, chore: str, seconds: float) -> bool:
         key = f"{{{self._prefix}}}:chore:{chore}"
+        me = self.owner.encode()
+        return await self._kept(key, me, int(seconds * 1000)) == me
+
+    async def _kept(self, key: str, value: bytes, keep_ms: int | None = None) -> bytes:
+        """What ``key`` holds: ``value``, unless there is something already."""
+
+        async def keep(client: Any) -> bytes:
+            await client.set(key, value, nx=True, px=keep_ms)
+            return bytes(await client.get(key) or b"")
+
         try:
-            await self._server.client.set(key, self.owner, nx=True, px=int(seconds * 1000))
-            return bool(await self._server.client.get(key) == self.owner.encode())
+            return await self._server.run(key, keep)
         except FAULTS as error:
-            raise LogUnavailable(f"Redis does not answer: {error}") from error
+            raise LogUnavailable(f"Redis does not answer: {error or type(error).__name__}") from error
 
     async def trim(self) -> int:
         retention_ms, quiet_ms = int(self._retention_s * 1000), int(max(_QUIET_S, self._retention_s) * 1000)
@@ -738,37 +746,37 @@ class RedisEventLog:
                     return gone
 
         await self._renew_records()
-        return sum((await self._each(one)).values())
+        return sum((await self._each(one, limit_s=_TRIM_S)).values())
 
     async def _renew_records(self) -> None:
         """Records of what this node runs live on, and come back when the server that had them lost them."""
-        for request in await self.mine():
-            home = self._homes.get(request)
-            view = None if home is None else await self._view(request, home)
-            if view is not None and home is not None:
-                fields = view.fields
-                await self._record(
-                    request, "write", home.conversation_id, fields["user"], fields["fingerprint"], self._record_ms
-                )
+        homes = {request: home for request in await self.mine() if (home := self._homes.get(request)) is not None}
+        by_tag: dict[str, list[RequestRef]] = {}
+        for request in homes:
+            by_tag.setdefault(self._record_tag(request), []).append(request)
+
+        async def one(tag: str) -> None:
+            for request in by_tag[tag]:
+                with suppress(LogUnavailable):
+                    await self._renew_record(request, homes[request])
+
+        await self._scripts.each(by_tag, one, limit_s=_TRIM_S)
+
+    async def _renew_record(self, request: RequestRef, home: ConversationRef) -> None:
+        view = await self._view(request, home)
+        if view is not None:
+            user, fingerprint = view.fields["user"], view.fields["fingerprint"]
+            await self._record(request, "write", home.conversation_id, user, fingerprint, self._record_ms)
 
     async def ping(self) -> Sequence[str]:
-        failed: list[str] = []
-
-        async def one(tag: str) -> bool:
-            try:
+        async def one(tag: str) -> None:
+            with suppress(InDoubt):
                 await self._scripts.run("ping", tag)
-            except InDoubt:
-                return True
-            except LogUnavailable as error:
-                failed.append(str(error))
-                return False
-            return True
 
-        answers = await self._each(one)
-        if not any(answers.values()):
-            raise LogUnavailable(failed[0])
-        away = sum(not answer for answer in answers.values())
-        return [f"{away} of {self._partitions} partitions do not answer: {failed[0]}"] if away else []
+        answers, errors = await self._scripts.each(self._tags.values(), one)
+        if not answers:
+            raise errors[0]
+        return [f"{len(errors)} of {self._partitions} partitions do not answer: {errors[0]}"] if errors else []
 
     async def describe(self) -> Mapping[str, str]:
         return {**await self._server.describe(), "partitions": str(self._partitions)}
@@ -835,15 +843,15 @@ class RedisEventLog:
                 await self._settled.wait()
             return await self._scripts.run(name, tag, *arguments)
 
-    async def _each(self, call: Callable[[str], Any]) -> dict[int, Any]:
-        """The answers of all partitions. Raises what the first raises that fails."""
-        limiter = asyncio.Semaphore(_AT_ONCE)
-
-        async def one(partition: int, tag: str) -> tuple[int, Any]:
-            async with limiter:
-                return partition, await call(tag)
-
-        return dict(await asyncio.gather(*(one(partition, tag) for partition, tag in self._tags.items())))
+    async def _each(self, call: Callable[[str], Awaitable[T]], *, limit_s: float | None = None) -> dict[int, T]:
+        """The answers of all partitions that answer. Raises what the first one raised when none does."""
+        limits = {} if limit_s is None else {"limit_s": limit_s}
+        answers, errors = await self._scripts.each(self._tags.values(), call, **limits)
+        if not answers:
+            raise errors[0]
+        if errors:
+            logger.debug("%d of %d partitions do not answer: %s", len(errors), self._partitions, errors[0])
+        return {partition: answers[tag] for partition, tag in self._tags.items() if tag in answers}
 
     def _tell(self, conversation: ConversationRef, epoch: str, entries: Sequence[Entry]) -> None:
         if entries and self._following.is_watched(conversation):

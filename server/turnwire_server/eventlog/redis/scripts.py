@@ -9,21 +9,32 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
-from redis.exceptions import NoScriptError, ResponseError
+import anyio
+from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from turnwire_server.eventlog.base import LogFull, LogUnavailable
 
-from .server import FAULTS, Server
+from .server import FAULTS, Address, Server
 
 Argument = str | bytes | int
+T = TypeVar("T")
 # How often a step is sent again after the partition was given a new incarnation: more than two servers in a row that
 # each lost everything mean that something else is wrong.
 _INCARNATIONS = 5
+# Steps that begin something: without memory they are refused for good, while others are sent again until there is some.
+_NEW = ("reserve", "claim")
+# Of one server so many partitions are asked at once, and each so long, when all are.
+_AT_ONCE = 8
+_ASKED_S = 1.0
+
+
+class Silent(LogUnavailable):
+    """The server did not answer, whatever it was asked."""
 
 
 class InDoubt(LogUnavailable):
@@ -83,11 +94,44 @@ class Scripts:
                         raise LogFull(rest) from None
                     case "GAP":
                         raise AssertionError(rest) from None
+                    case _ if isinstance(error, OutOfMemoryError) and name in _NEW:
+                        raise LogFull("Redis has no memory left") from error
                     case _:
                         raise LogUnavailable(f"Redis refused {name}: {error}") from error
             except FAULTS as error:
-                raise LogUnavailable(f"Redis did not answer {name}: {error or type(error).__name__}") from error
+                raise Silent(f"Redis did not answer {name}: {error or type(error).__name__}") from error
         raise LogUnavailable("Redis changes its identity with every call")
+
+    async def each(
+        self, tags: Iterable[str], call: Callable[[str], Awaitable[T]], *, limit_s: float = _ASKED_S
+    ) -> tuple[dict[str, T], list[LogUnavailable]]:
+        """The answers of many partitions, and what the others raised. A server that is silent holds up no other: each
+        is asked by itself, a few partitions at once, none for longer than ``limit_s``, and no more after a silence."""
+        answers: dict[str, T] = {}
+        errors: list[LogUnavailable] = []
+        servers: dict[Address, tuple[anyio.CapacityLimiter, list[Silent]]] = {}
+
+        async def one(tag: str) -> None:
+            limiter, silences = servers.setdefault(self._server.home(tag), (anyio.CapacityLimiter(_AT_ONCE), []))
+            async with limiter:
+                try:
+                    if silences:
+                        raise silences[0]
+                    with anyio.fail_after(limit_s):
+                        answers[tag] = await call(tag)
+                except TimeoutError:
+                    self._server.suspect(tag)
+                    errors.append(Silent(f"Redis did not answer within {limit_s:g} s"))
+                    silences.append(Silent(str(errors[-1])))
+                except LogUnavailable as error:
+                    errors.append(error)
+                    if isinstance(error, Silent):
+                        silences.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            for tag in tags:
+                tasks.start_soon(one, tag)
+        return answers, errors
 
     async def incarnate(self, tag: str) -> None:
         """Give a partition a new incarnation, unless somebody has."""
@@ -95,7 +139,7 @@ class Scripts:
         try:
             _, is_new = await self._send("incarnate", tag, arguments)
         except FAULTS as error:
-            raise LogUnavailable(f"Redis did not answer: {error or type(error).__name__}") from error
+            raise Silent(f"Redis did not answer: {error or type(error).__name__}") from error
         if is_new == b"1":
             self.incarnated()
             self.doubted()
@@ -103,8 +147,13 @@ class Scripts:
     async def _send(self, name: str, tag: str, arguments: tuple[Argument, ...]) -> Any:
         digest, source = _text(name)
         now = "" if self._clock is None else int(self._clock() * 1000)
-        call = (1, f"{tag}meta", tag, now, self._owner, self._lease_ms, *arguments)
-        try:
-            return await self._server.client.evalsha(digest, *call)
-        except NoScriptError:
-            return await self._server.client.eval(source, *call)
+        key = f"{tag}meta"
+        call = (1, key, tag, now, self._owner, self._lease_ms, *arguments)
+
+        async def send(client: Any) -> Any:
+            try:
+                return await client.evalsha(digest, *call)
+            except NoScriptError:
+                return await client.eval(source, *call)
+
+        return await self._server.run(key, send)

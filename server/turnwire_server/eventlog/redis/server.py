@@ -7,22 +7,25 @@ repeats a call by itself: a lost reply does not say whether a script was run, so
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+import anyio
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from turnwire_server.eventlog.base import LogUnavailable
 
+from .cluster import FAULTS, Address, Cluster
+
+__all__ = ["FAULTS", "Address", "Place", "Server", "UnfitServer"]
+
 Mode = Literal["standalone", "sentinel", "cluster"]
-Address = tuple[str, int]
+T = TypeVar("T")
 
 _SCHEMES: Mapping[str, tuple[Mode, bool]] = {
     "redis": ("standalone", False),
@@ -35,9 +38,6 @@ _SCHEMES: Mapping[str, tuple[Mode, bool]] = {
 # Connections of one node to one server: group commit uses one, commands a few; the rest is for bursts of look-ups.
 _CONNECTIONS = 64
 _OLDEST_MAJOR = 7  # sharded pub/sub
-
-FAULTS = (RedisError, OSError, TimeoutError, RuntimeError)
-"""What a call may raise when the server does not answer. RuntimeError: uvloop, for a socket that was just closed."""
 
 
 class UnfitServer(LogUnavailable):
@@ -94,9 +94,9 @@ class Server:
         self.place = place
         self._timeout_s = timeout_s
         self._prefix = prefix
-        self._client: Any = None
+        self._client: Redis | None = None
+        self._cluster: Cluster | None = None
         self._sentinel: Sentinel | None = None
-        self._nodes: dict[Address, Redis] = {}
 
     def __repr__(self) -> str:
         return f"<Server {self.place.mode} {self.place.addresses}>"
@@ -106,8 +106,8 @@ class Server:
         return self.place.mode == "cluster"
 
     @property
-    def client(self) -> Any:
-        """Runs a command where its first key lies."""
+    def client(self) -> Redis:
+        """Of the one server that has everything; not of a Cluster."""
         assert self._client is not None, "open comes first"
         return self._client
 
@@ -127,45 +127,54 @@ class Server:
                     self.place.service, connection_pool_class=SentinelConnectionPool
                 )
             case "cluster":
-                self._client = RedisCluster(
-                    startup_nodes=[ClusterNode(host, port) for host, port in self.place.addresses],
-                    require_full_coverage=False,
-                    cluster_error_retry_attempts=0,
-                    max_connections=_CONNECTIONS,
-                    **self._options(),
-                )
+                self._cluster = Cluster(self.place.addresses, self._to)
 
     async def aclose(self) -> None:
-        for client in (*self._nodes.values(), *([self._client] if self._client is not None else [])):
-            await client.aclose()
+        if self._client is not None:
+            await self._client.aclose()
+        if self._cluster is not None:
+            await self._cluster.aclose()
         if self._sentinel is not None:
             for sentinel in self._sentinel.sentinels:
                 await sentinel.aclose()
-        self._nodes.clear()
-        self._client = None
+        self._client = self._cluster = None
+
+    async def keep(self) -> None:
+        """Keep an eye on the servers, until cancelled."""
+        if self._cluster is not None:
+            await self._cluster.keep()
+
+    async def run(self, key: str, call: Callable[[Redis], Awaitable[T]]) -> T:
+        """``call`` with a client for whoever has ``key``. Raises what it raises, see `FAULTS`."""
+        if self._cluster is not None:
+            return await self._cluster.run(key, call)
+        return await call(self.client)
+
+    def home(self, key: str) -> Address:
+        """Where ``key`` lies, as far as is known."""
+        nowhere = self.place.addresses[0]
+        return nowhere if self._cluster is None else self._cluster.home(key) or nowhere
+
+    def suspect(self, key: str) -> None:
+        """Whoever has ``key`` does not answer in time."""
+        if self._cluster is not None and (address := self._cluster.home(key)) is not None:
+            self._cluster.suspect(address)
 
     async def homes(self, tags: Mapping[int, str]) -> dict[Address, list[int]]:
         """Which partitions live at which address now. Raises `LogUnavailable`."""
-        if not self.is_cluster:
+        if self._cluster is None:
             return {self.place.addresses[0]: list(tags)}
-        cluster = cast("RedisCluster", self.client)
+        await _asked(self._cluster.learn())
         out: dict[Address, list[int]] = {}
-        try:
-            await cluster.initialize()
-            for partition, tag in tags.items():
-                node = cluster.nodes_manager.get_node_from_slot(cluster.keyslot(tag))
-                out.setdefault((node.host, int(node.port)), []).append(partition)
-        except FAULTS as error:
-            raise LogUnavailable(f"the Redis Cluster does not answer: {error}") from error
+        for partition, tag in tags.items():
+            address = self._cluster.home(tag)
+            if address is not None:
+                out.setdefault(address, []).append(partition)
         return out
 
     def at(self, address: Address) -> Redis:
         """A client for one address, to subscribe there. Of a Sentinel service it is always the primary's."""
-        if not self.is_cluster:
-            return cast("Redis", self.client)
-        if address not in self._nodes:
-            self._nodes[address] = self._to(address)
-        return self._nodes[address]
+        return self.client if self._cluster is None else self._cluster.at(address)
 
     def _to(self, address: Address) -> Redis:
         pool = BlockingConnectionPool(
@@ -201,20 +210,36 @@ class Server:
     # --- what an operator set ----------------------------------------------------------------------------
 
     async def primaries(self) -> dict[str, Redis]:
-        """Every server that holds data, by its address."""
-        if not self.is_cluster:
+        """Every server that holds data, by its address. Raises `LogUnavailable`."""
+        if self._cluster is None:
             host, port = self.place.addresses[0]
             return {f"{host}:{port}": self.client}
-        cluster = cast("RedisCluster", self.client)
-        await cluster.initialize()
-        return {f"{node.host}:{node.port}": self.at((node.host, int(node.port))) for node in cluster.get_primaries()}
+        await _asked(self._cluster.learn())
+        return {f"{host}:{port}": self.at((host, port)) for host, port in self._cluster.primaries}
+
+    async def _infos(self, section: str) -> dict[str, tuple[Redis, Mapping[str, Any]]]:
+        """INFO of all that answer. Raises `LogUnavailable` when none does."""
+        found: dict[str, tuple[Redis, Mapping[str, Any]]] = {}
+        errors: list[LogUnavailable] = []
+
+        async def ask(name: str, client: Redis) -> None:
+            try:
+                found[name] = client, await _asked(client.info(section))
+            except LogUnavailable as error:
+                errors.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            for name, client in (await self.primaries()).items():
+                tasks.start_soon(ask, name, client)
+        if not found:
+            raise errors[0] if errors else LogUnavailable("the Redis Cluster has no primary")
+        return found
 
     async def check(self, *, durability: str) -> None:
         """Refuse servers whose settings would break a promise. Raises `UnfitServer` or `LogUnavailable`."""
         if durability == "always" and self.place.mode != "standalone":
             raise UnfitServer('storage.redis_durability = "always" is for one server: a fail-over may lose writes')
-        for name, client in (await _asked(self.primaries())).items():
-            info = await _asked(client.info("everything"))
+        for name, (client, info) in (await self._infos("everything")).items():
             version = str(info["redis_version"])
             if int(version.split(".", 1)[0]) < _OLDEST_MAJOR:
                 raise UnfitServer(f"Redis at {name} is version {version}; {_OLDEST_MAJOR} or later is needed")
@@ -242,8 +267,7 @@ class Server:
     async def memory_ratio(self) -> float:
         """The fullest server's share of its ``maxmemory``; 0 where there is no limit."""
         ratios = [0.0]
-        for client in (await _asked(self.primaries())).values():
-            info = await _asked(client.info("memory"))
+        for _, info in (await self._infos("memory")).values():
             if info.get("maxmemory"):
                 ratios.append(info["used_memory"] / info["maxmemory"])
         return max(ratios)
@@ -251,8 +275,7 @@ class Server:
     async def describe(self) -> dict[str, str]:
         """For `turnwire check`."""
         out: dict[str, str] = {"mode": self.place.mode}
-        for name, client in (await _asked(self.primaries())).items():
-            info = await _asked(client.info("everything"))
+        for name, (_, info) in (await self._infos("everything")).items():
             fsync = "appendonly" if info.get("aof_enabled") else "no append-only file"
             limit = f"{info['maxmemory'] // 2**20} MB" if info.get("maxmemory") else "no limit"
             out[name] = (
