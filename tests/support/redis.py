@@ -479,7 +479,7 @@ class RedisSentinel:
 
     async def fail_over(self) -> RedisServer:
         """Kill the primary and wait until the replica has its place; returns the one killed."""
-        old, heir = await self.primary(), await self.other()
+        old, heir = await self._pair()
         await old.kill()
         await _until_true(lambda: self._leads(heir))
         return old
@@ -490,7 +490,7 @@ class RedisSentinel:
         The replica is stopped while ``write`` runs, the primary killed before it goes on: its buffers may hold some of
         the writes, so the stream to it is cut first. Returns the one killed.
         """
-        old, heir = await self.primary(), await self.other()
+        old, heir = await self._pair()
         await old.command("CONFIG", "SET", "repl-timeout", 3600)
         heir.stop()
         await old.command("CLIENT", "KILL", "TYPE", "REPLICA")
@@ -501,6 +501,13 @@ class RedisSentinel:
             heir.cont()
         await _until_true(lambda: self._leads(heir))
         return old
+
+    async def _pair(self) -> tuple[RedisServer, RedisServer]:
+        """The primary and its replica, once that is in step: after a fail-over the sentinels take some 10 s to make the
+        old primary follow, and until then it knows nothing of what was written since."""
+        old, heir = await self.primary(), await self.other()
+        await _until_true(partial(_is_in_step, heir), limit_s=2 * START_S)
+        return old, heir
 
     async def _leads(self, server: RedisServer) -> bool:
         return await self.primary() is server and (await server.info("replication"))["role"] == "master"
