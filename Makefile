@@ -5,11 +5,12 @@ MONGO := .venv-mongo
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test check format bench clean servers
+.PHONY: help run test test-cluster check format bench clean servers
 
 help:
 	@echo "make run    set up and run the server with its playground (a small local model answers)"
 	@echo "make test   set up and run all tests"
+	@echo "make test-cluster  the end-to-end tests on two nodes, Redis Cluster and MongoDB"
 	@echo "make check  format, lint, types, import order"
 	@echo "make format put the format right"
 	@echo "make bench  measure the server beside a bare pipe"
@@ -61,6 +62,10 @@ run: $(VENV)/.local-model
 
 test: $(VENV)/.dev $(VENV)/.local-model $(MONGO)/.installed servers
 	$(BIN)/python -m pytest
+
+# The end-to-end tests on two nodes with a Redis Cluster and MongoDB; `make test` has the more telling ones of them.
+test-cluster: $(VENV)/.dev $(MONGO)/.installed servers
+	TURNWIRE_TEST_STORAGE=cluster $(BIN)/python -m pytest tests/e2e
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check

@@ -42,6 +42,14 @@ async def settle(log: EventLog) -> None:
         await log.settle(doubt)
 
 
+async def past_the_lease(log: EventLog, clock: Clock) -> None:
+    """A lease time passes in which somebody is there, who looks for orphans now and then as nodes do."""
+    for _ in range(4):
+        await log.orphans()
+        clock.forward(LEASE_S / 4)
+    clock.forward(0.01)
+
+
 @asynccontextmanager
 async def redis_nodes(
     count: int = 1, *, url: str | None = None, clock: Clock | None = None, **options: Any
@@ -56,6 +64,8 @@ async def redis_nodes(
             stack.push_async_callback(log.aclose)
             kits.append(LogKit(log, clock or Clock(), _never))
         await settle(kits[0].log)
+        if clock is not None:
+            await past_the_lease(kits[0].log, clock)
         yield kits
 
 

@@ -91,6 +91,19 @@ async def test_any_one_address_leads_to_the_whole_cluster(cluster: RedisCluster)
             assert sum(": " not in name and name.startswith("127.0.0.1:") for name in found) == 3
 
 
+async def test_a_cluster_that_one_shard_takes_with_it_is_warned_of(
+    cluster: RedisCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with redis_nodes(1, url=cluster.url):
+        assert "full-coverage" not in caplog.text
+    await cluster.servers[0].command("CONFIG", "SET", "cluster-require-full-coverage", "yes")
+    try:
+        async with redis_nodes(1, url=cluster.url):
+            assert "cluster-require-full-coverage yes" in caplog.text
+    finally:
+        await cluster.servers[0].command("CONFIG", "SET", "cluster-require-full-coverage", "no")
+
+
 # --- a shard that fails ---------------------------------------------------------------------------------------------
 
 

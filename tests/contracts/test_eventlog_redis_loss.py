@@ -36,7 +36,7 @@ from turnwire_server.eventlog.base import (
 from turnwire_server.eventlog.redis import log as redis_log_module
 
 from .kit import Clock, LogKit, ended, ending, op
-from .nodes import LEASE_S, PARTITIONS, listening, redis_engine, redis_nodes, settle
+from .nodes import LEASE_S, PARTITIONS, listening, past_the_lease, redis_engine, redis_nodes, settle
 
 _SHORT_LEASE_S = 0.6
 
@@ -81,8 +81,8 @@ class Losing:
     async def settle(self) -> None:
         await settle(self.there.log)
 
-    def past_the_lease(self) -> None:
-        self.clock.forward(LEASE_S + 0.001)
+    async def past_the_lease(self) -> None:
+        await past_the_lease(self.there.log, self.clock)
 
 
 @pytest.fixture(autouse=True)
@@ -183,7 +183,7 @@ async def test_in_doubt_nothing_new_begins_and_nothing_is_dropped(how: str) -> N
         with pytest.raises(LogUnavailable):
             await there.log.emit(op(), there.ref("new"), [])
         assert await there.log.trim() == 0
-        place.past_the_lease()
+        await place.past_the_lease()
         assert await there.log.orphans() == []
         assert await there.log.take_over(op(), owned.request) is None
         await place.settle()
@@ -205,6 +205,32 @@ async def test_what_is_there_can_be_read_and_asked_for_while_in_doubt() -> None:
         assert await there.log.ping() == []
 
 
+@pytest.mark.parametrize("by", ["here", "there"])
+async def test_what_comes_while_in_doubt_waits_until_its_own_part_is_settled(
+    by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts are settled one by one: a server that was just started on an empty Redis answers its first client."""
+    monkeypatch.setattr(redis_log_module, "_DOUBT_WAIT_S", 5.0)
+    async with losing() as place:
+        kit: LogKit = place.here
+        await place.lose_everything()
+        doubts = list(await kit.log.in_doubt())
+        own = kit.log.partition(kit.ref("new"))
+        doubts.sort(key=lambda doubt: doubt.partition == own)
+        found = []
+
+        async def look() -> None:
+            found.append(await kit.log.position(kit.ref("new")))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(look)
+            for doubt in doubts:
+                await anyio.wait_all_tasks_blocked()
+                assert found == []
+                await getattr(place, by).log.settle(doubt)
+        assert found[0].seq == 0
+
+
 async def test_an_outdated_incarnation_settles_nothing() -> None:
     async with losing() as place:
         await place.restart()
@@ -223,16 +249,17 @@ async def test_nobody_is_taken_over_within_the_first_lease_time_after_a_loss() -
         here, there = place.here, place.there
         running, handed = await here.begin("r1", "a"), await here.begin("r2", "b", conversation="else")
         await here.log.hand_over(handed.request, handed.fence)
-        place.past_the_lease()
+        await place.past_the_lease()
         assert len(await there.log.orphans()) == 2
         await place.restart()
         await place.settle()
         for request in (running.request, handed.request):
             assert await there.log.orphans() == []
             assert await there.log.take_over(op(), request) is None
-        place.clock.forward(LEASE_S - 0.001)
-        assert await there.log.orphans() == []
-        assert await there.log.take_over(op(), running.request) is None
+        for seconds in (LEASE_S / 2, LEASE_S / 2 - 0.001):
+            place.clock.forward(seconds)
+            assert await there.log.orphans() == []
+            assert await there.log.take_over(op(), running.request) is None
         place.clock.forward(0.001)
         assert {info.request for info in await there.log.orphans()} == {running.request, handed.request}
         for request, run in ((running.request, 2), (handed.request, 1)):
@@ -357,7 +384,7 @@ async def test_a_turn_cannot_come_back_once_another_has_it(how: str) -> None:
         owned = await here.begin("r1", "a")
         await getattr(place, how)()
         await there.log.in_doubt()
-        place.past_the_lease()
+        await place.past_the_lease()
         spec = {**owned.spec, "ordinal": 1}
         await there.log.rebuild(op(), there.ref(), Base(1, "answer-r1"), [(owned.request, spec)])
         await place.settle()
@@ -381,7 +408,7 @@ async def test_of_two_that_owned_the_turn_the_later_keeps_it(is_kept: bool, orde
     async with losing() as place:
         first = await place.here.begin("r1", "a")
         place.keep()
-        place.past_the_lease()
+        await place.past_the_lease()
         second = await place.there.log.take_over(op(), first.request)
         assert second is not None
         if is_kept:
@@ -410,7 +437,7 @@ async def test_those_that_waited_wait_again_in_their_order() -> None:
             specs.append((queued.request, {**queued.spec, "ordinal": queued.ordinal}))
         await place.lose_everything()
         await put_back(here, first, 1)
-        place.past_the_lease()
+        await place.past_the_lease()
         entered = await there.log.rebuild(op(), there.ref(), Base(3, "answer-r3"), specs)
         assert [request.request_id for request in entered] == ["r2", "r3"]
         await place.settle()

@@ -12,7 +12,7 @@ from turnwire_server.eventlog.redis.views import partition_of
 
 from .eventlog_writing import member, places
 from .kit import Clock, LogKit, ending, op
-from .nodes import LEASE_S, Ear, listening, redis_nodes, settle
+from .nodes import LEASE_S, Ear, listening, past_the_lease, redis_nodes, settle
 
 
 async def test_entries_of_every_step_are_heard_by_the_other_node_with_their_places() -> None:
@@ -54,6 +54,14 @@ async def test_what_is_said_elsewhere_is_heard_by_the_owner_at_once() -> None:
         request, conversation, intent = ear.intents[0]
         assert (request, conversation) == (owned.request, owned.conversation)
         assert (intent.k, intent.kind, intent.body) == (1, "cancel", {"by": "ann"})
+
+
+async def test_what_somebody_who_may_says_to_anothers_request_is_heard_from_a_node_that_has_never_seen_it() -> None:
+    async with redis_nodes(2) as (here, there), listening(here.log) as ear:
+        await here.begin("r1")
+        assert (await there.cancel("r1", user="bob")).outcome is PostOutcome.RECORDED
+        assert (await there.cancel("r1", user="bob", any_user=True)).outcome is PostOutcome.STORED
+        await ear.until(lambda: [intent.body for _, _, intent in ear.intents] == [{"by": "bob"}], within_s=1)
 
 
 async def test_what_is_said_is_heard_within_a_third_of_the_lease_when_its_message_is_lost() -> None:
@@ -149,10 +157,11 @@ async def test_a_lease_is_judged_by_the_servers_time_alone() -> None:
     clock = Clock()
     async with redis_nodes(2, clock=clock) as (here, there):
         owned = await here.begin("r1", "a")
-        clock.forward(LEASE_S)
-        assert await there.log.orphans() == []
-        assert await there.log.take_over(op(), owned.request) is None
-        clock.forward(0.001)
+        for _ in range(4):
+            clock.forward(LEASE_S / 4)
+            assert await there.log.orphans() == []
+            assert await there.log.take_over(op(), owned.request) is None
+        clock.forward(0.01)
         assert [info.request for info in await there.log.orphans()] == [owned.request]
         await here.say(owned, 1, "b")  # nobody has taken it: it is still the first owner's
         taken = await there.log.take_over(op(), owned.request)
@@ -160,11 +169,30 @@ async def test_a_lease_is_judged_by_the_servers_time_alone() -> None:
         assert taken.n == 2
 
 
+async def test_leases_that_nobody_could_renew_cost_nobody_its_turns() -> None:
+    """Redis stood still, or was out of everybody's reach: the owners live, and get a lease time to show themselves."""
+    clock = Clock()
+    async with redis_nodes(2, clock=clock) as (here, there):
+        owned = await here.begin("r1", "a")
+        given_up = await here.begin("r2", "a", conversation="else")
+        await here.log.hand_over(given_up.request, given_up.fence)
+        clock.forward(10 * LEASE_S)
+        assert [info.request for info in await there.log.orphans()] == [given_up.request], "nobody's for certain"
+        assert await there.log.take_over(op(), owned.request) is None
+        clock.forward(LEASE_S / 2)
+        assert await there.log.take_over(op(), owned.request) is None
+        await here.say(owned, 1, "b")
+        clock.forward(LEASE_S / 2)
+        taken = await there.log.take_over(op(), owned.request)
+        assert taken is not None, "it has not shown itself"
+        assert (taken.run, taken.n) == (2, 2)
+
+
 async def test_only_one_of_many_takers_gets_it() -> None:
     clock = Clock()
     async with redis_nodes(4, clock=clock) as kits:
         owned = await kits[0].begin("r1", "a")
-        clock.forward(LEASE_S + 1)
+        await past_the_lease(kits[1].log, clock)
         taken = []
 
         async def take(kit: LogKit) -> None:

@@ -6,12 +6,11 @@ import asyncio
 import statistics
 import time
 from contextlib import AsyncExitStack
-from typing import Any
 
 import pytest
 from tests.support.client import CallError, Client, connected
 from tests.support.provider import Gate, Script
-from tests.support.server import token
+from tests.support.server import forward, token
 from tests.support.stack import running_stack
 
 
@@ -241,12 +240,10 @@ async def test_a_recorded_cancel_is_forgotten_after_its_time() -> None:
     async with running_stack(limits={"recorded_cancel_s": 600}) as (provider, app), connected(app.url) as client:
         await client.cancel("r1")
         await client.cancel("r2")
-        log: Any = app.front.services.log
-        present = log._clock
-        log._clock = lambda: present() + 590
+        forward(app, 590)
         await client.create("r1", "c1", "still too early")
         assert (await client.terminal("r1"))["type"] == "message.cancelled"
-        log._clock = lambda: present() + 610
+        forward(app, 610)
         await client.create("r2", "c1", "late enough")
         assert (await client.terminal("r2"))["type"] == "message.completed"
         assert len(provider.requests) == 1
@@ -256,10 +253,8 @@ async def test_cancel_of_a_request_that_ended_long_ago_says_how_it_ended() -> No
     async with running_stack() as (_provider, app), connected(app.url) as client:
         await client.create("r1", "c1", "hello")
         await client.terminal("r1")
-        log: Any = app.front.services.log
-        present = log._clock
-        log._clock = lambda: present() + 90 * 24 * 3600
-        await log.trim()
+        forward(app, 90 * 24 * 3600)
+        await app.front.services.log.trim()
         answer = await client.cancel("r1")
         assert (answer["outcome"], answer["state"]) == ("already_terminal", "completed")
 

@@ -199,6 +199,17 @@ async def test_the_scopes_of_a_new_token_apply_at_once() -> None:
         assert (await eve.open("c1"))["role"] == "owner"
 
 
+async def test_lost_scopes_end_following_where_nobody_else_is_there() -> None:
+    """The server looked at the roles it remembered, and remembered none: who came by scope alone went on following."""
+    async with running_server(jwt=True) as app:
+        async with connected(app.url, token=token("alice")) as alice:
+            await alice.open("c1")
+        async with connected(app.url, token=token("eve", scopes=("conversations:read",))) as eve:
+            await eve.open("c1")
+            await eve.call({"type": "auth.refresh", "token": token("eve")})
+            assert (await eve.event("notice"))["kind"] == "access_revoked"
+
+
 async def test_silence_ends_a_connection_and_any_frame_keeps_it() -> None:
     async with (
         running_server(limits={"heartbeat_s": 0.2}) as app,

@@ -429,6 +429,8 @@ async def running_redis_cluster(primaries: int = 3, replicas: int = 0, **options
                 "cluster-config-file": "nodes.conf",
                 "cluster-node-timeout": str(NODE_TIMEOUT_MS),
                 "cluster-port": str(free_port()),
+                # Else one shard that is away takes all others with it.
+                "cluster-require-full-coverage": "no",
                 "repl-diskless-sync-delay": "0",
             }
             server = RedisServer(stack.enter_context(_directory()), {**_DURABLE, **cluster, **_redis_names(options)})

@@ -7,14 +7,20 @@ provider of `tests.support.provider`.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.storage import storage
+
 from turnwire_server.app import App, running
 from turnwire_server.auth import make_token
+from turnwire_server.eventlog.redis import RedisEventLog
+from turnwire_server.eventlog.sqlite import SqliteEventLog
 from turnwire_server.settings import Settings, build_settings
 
 SECRET = "a secret of the tests, long enough for HS256"
@@ -41,11 +47,40 @@ def settings_for(data_dir: Path, *, provider_url: str | None = None, jwt: bool =
 async def running_server(
     data_dir: Path | None = None, *, provider_url: str | None = None, jwt: bool = False, **sections: Any
 ) -> AsyncIterator[App]:
-    """A server that listens inside the block."""
-    with tempfile.TemporaryDirectory() as fresh:
-        settings = settings_for(data_dir or Path(fresh), provider_url=provider_url, jwt=jwt, **sections)
-        async with running(settings, {}) as app:
-            yield app
+    """A server that listens inside the block, with its data where `tests.support.storage` says."""
+    kept = storage()
+    sections["storage"] = {**kept.section(data_dir), **sections.get("storage", {})}
+    async with AsyncExitStack() as stack:
+        apps = []
+        for number in range(kept.nodes):
+            folder = data_dir if data_dir and number == 0 else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            settings = settings_for(folder, provider_url=provider_url, jwt=jwt, **sections)
+            apps.append(await stack.enter_async_context(running(settings, {})))
+        yield apps[0] if len(apps) == 1 else Nodes(apps)
+
+
+class Nodes(App):
+    """Several nodes in the place of one: each connection goes to the next of them. All else is the first one's."""
+
+    def __init__(self, apps: Sequence[App]) -> None:
+        super().__init__(apps[0].front)
+        self.apps = tuple(apps)
+        self._next = itertools.cycle(apps)
+
+    @property
+    def url(self) -> str:
+        return next(self._next).url
+
+
+def forward(app: App, seconds: float) -> None:
+    """The server's log is so many seconds ahead, from now on."""
+    for node in app.apps if isinstance(app, Nodes) else (app,):
+        log = node.front.services.log
+        if isinstance(log, SqliteEventLog):
+            log._clock = lambda: time.time() + seconds
+        else:
+            assert isinstance(log, RedisEventLog)
+            log._scripts._clock = lambda: time.time() + seconds
 
 
 def token(user: str = "alice", tenant: str = "acme", *, scopes: tuple[str, ...] = (), ttl_s: float = 3600) -> str:

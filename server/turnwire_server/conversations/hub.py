@@ -247,7 +247,7 @@ class ConversationHub:
             return
         self.services.metrics.gaps_filled_total.inc()
         self._look_again(known, epoch, seq)
-        self._tasks.start_soon(self._read_again, conversation, name="reading a record again")
+        self.read_again(conversation)
 
     def orphaned(self) -> None:
         self._orphaned.set()
@@ -263,8 +263,11 @@ class ConversationHub:
         if others := [request for request in requests if request not in here]:
             self._tasks.start_soon(self._give_up_ended, others, name="giving up what has ended")
 
-    async def _read_again(self, ref: ConversationRef) -> None:
+    def read_again(self, ref: ConversationRef) -> None:
         """The record may have changed elsewhere: roles, or the conversation is gone."""
+        self._tasks.start_soon(self._read_again, ref, name="reading a record again")
+
+    async def _read_again(self, ref: ConversationRef) -> None:
         record = await until_answered(partial(self.refresh, ref), "reading a conversation")
         if record is None:
             self.deleted(ref)
@@ -361,7 +364,7 @@ class ConversationHub:
         if fresh:
             self._flush(conversation, epoch, fresh)
         if any(entry.body.startswith(_MEMBER_CHANGED) for entry in entries):
-            self._tasks.start_soon(self._read_again, ref, name="reading a record again")
+            self.read_again(ref)
 
     async def _run(self, turn: Turn, conversation: Conversation) -> None:
         finished: Finished | None = None

@@ -374,7 +374,7 @@ class Requests:
     async def find(self, principal: Principal, request_id: str) -> Found:
         """The state of a request, for those who may view its conversation; `not_found` for all others."""
         ref = RequestRef(principal.tenant_id, request_id)
-        info = await self._services.log.request(ref)
+        info = await self._look(ref)
         record = None
         if info is None or not info.confirmed or info.phase is Phase.FINISHED:
             record = await self._services.archive.request(*_request_key(ref))
@@ -393,10 +393,20 @@ class Requests:
         state = _state_of(info) if info is not None else _archived_state(record)
         return Found(state, record.answer if record is not None else None)
 
+    async def _look(self, ref: RequestRef) -> RequestInfo | None:
+        """What the log knows of a request. The part that knows the way to it may be away, while the request is not."""
+        try:
+            return await self._services.log.request(ref)
+        except LogUnavailable:
+            record = await self._services.archive.request(*_request_key(ref))
+            if record is None:
+                raise
+            return await self._services.log.request(ref, ConversationRef(ref.tenant_id, record.conversation_id))
+
     async def cancel(self, principal: Principal, command: RequestCancel) -> CancelResult:
         """Stop a request, known or not yet (SPEC section 4). What it answers is durable."""
         ref = RequestRef(principal.tenant_id, command.request_id)
-        info = await self._services.log.request(ref)
+        info = await self._look(ref)
         any_user = False
         home: ConversationRef | None = None
         if info is not None and info.user_id != principal.user_id:
@@ -516,10 +526,11 @@ class Requests:
         if info is not None and info.phase is Phase.QUEUED:
             ending = self._queued_ending(info, user_id, reason)
         op = f"cancel:{uuid.uuid4().hex}"
+        place = info.conversation if info is not None else home
         # Its answer is needed: a queued request that it ended is concluded by whoever ended it.
         return await until_answered(
             lambda: self._services.log.post(
-                op, ref, "cancel", body, user_id=user_id, any_user=any_user, ending=ending, conversation=home
+                op, ref, "cancel", body, user_id=user_id, any_user=any_user, ending=ending, conversation=place
             ),
             f"cancelling request {ref.request_id}",
         )

@@ -96,7 +96,10 @@ class Frontend:
     def recheck_roles(self, ref: ConversationRef) -> None:
         """Roles have changed: those who may no longer view stop following."""
         conversation = self.hub.find(ref)
-        if conversation is None or conversation.record is None:
+        if conversation is None:
+            return
+        if conversation.record is None:
+            self.hub.read_again(ref)  # and come here again
             return
         for place in tuple(conversation.followers):
             assert isinstance(place, Place), "the transport is the only one that follows"

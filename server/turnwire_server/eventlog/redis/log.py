@@ -71,6 +71,7 @@ _QUIET_S = 3600.0
 _LONGEST_KEPT_S = 3600.0
 # A claim or look-up that meets a partition in doubt waits so long for it to be settled before it is refused.
 _DOUBT_WAIT_S = 1.0
+_DOUBT_LOOK_S = 0.1
 _MEMORY_LOOK_S = 1.0
 
 
@@ -396,15 +397,18 @@ class RedisEventLog:
         ending: dict[str, Any] | None = None,
         conversation: ConversationRef | None = None,
     ) -> Posted:
-        home = self._homes.get(request) or conversation
         said: tuple[Argument, ...] = (kind, orjson.dumps(body), user_id, "1" if any_user else "0")
         ended = ("", "") if ending is None else (ending["outcome"], orjson.dumps(ending))
-        if home is not None:
-            posted = await self._post(home, op, request, said, ended, body)
+        home = self._homes.get(request) or conversation
+        if home is not None and (posted := await self._post(home, op, request, said, ended, body)) is not None:
+            return posted
+        # It is not where it should be, or nobody here knows where that is.
+        record, _, _ = await self._record(request)
+        place = self._home(record, request, conversation)
+        if place is not None and place != home:
+            posted = await self._post(place, op, request, said, ended, body)
             if posted is not None:
                 return posted
-        # It is not where it should be, or nobody knows where that is.
-        record, _, _ = await self._record(request)
         if record[0] and record[1].decode() != user_id:
             return _RECORDED  # somebody else's: nothing comes of it
         keep_ms = int(self._recorded_cancel_s * 1000)
@@ -807,7 +811,12 @@ class RedisEventLog:
         home = self._homes.get(request)
         if home is not None:
             return home
-        record, _, _ = await self._record(request)
+        try:
+            record, _, _ = await self._record(request)
+        except LogUnavailable:
+            if conversation is None:
+                raise
+            return conversation
         return self._home(record, request, conversation)
 
     async def _view(self, request: RequestRef, home: ConversationRef) -> View | None:
@@ -836,12 +845,17 @@ class RedisEventLog:
 
     async def _settled_call(self, name: str, tag: str, *arguments: Argument) -> Any:
         """A step that has to wait while its partition is in doubt, but not for long."""
-        try:
-            return await self._scripts.run(name, tag, *arguments)
-        except InDoubt:
-            with anyio.move_on_after(_DOUBT_WAIT_S):
-                await self._settled.wait()
-            return await self._scripts.run(name, tag, *arguments)
+        deadline = anyio.current_time() + _DOUBT_WAIT_S
+        while True:
+            settled = self._settled
+            try:
+                return await self._scripts.run(name, tag, *arguments)
+            except InDoubt:
+                if anyio.current_time() >= deadline:
+                    raise
+            # Another part may be settled first, and by another node.
+            with anyio.move_on_after(_DOUBT_LOOK_S):
+                await settled.wait()
 
     async def _each(self, call: Callable[[str], Awaitable[T]], *, limit_s: float | None = None) -> dict[int, T]:
         """The answers of all partitions that answer. Raises what the first one raised when none does."""

@@ -6,6 +6,7 @@ repeats a call by itself: a lost reply does not say whether a script was run, so
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ __all__ = ["FAULTS", "Address", "Place", "Server", "UnfitServer"]
 
 Mode = Literal["standalone", "sentinel", "cluster"]
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 _SCHEMES: Mapping[str, tuple[Mode, bool]] = {
     "redis": ("standalone", False),
@@ -253,13 +256,15 @@ class Server:
                 raise UnfitServer(f"Redis at {name} is a replica; the URL must lead to the primary")
             if durability == "always":
                 await self._check_always(name, client, info)
+            if self.is_cluster and await _setting(client, "cluster-require-full-coverage") == "yes":
+                logger.warning(
+                    "Redis at %s has cluster-require-full-coverage yes: while one shard is away, all of them refuse. "
+                    "Set it to no",
+                    name,
+                )
 
     async def _check_always(self, name: str, client: Redis, info: Mapping[str, Any]) -> None:
-        fsync = await _asked(client.config_get("appendfsync"))
-        if not info.get("aof_enabled") or fsync.get("appendfsync", fsync.get(b"appendfsync")) not in (
-            "always",
-            b"always",
-        ):
+        if not info.get("aof_enabled") or await _setting(client, "appendfsync") != "always":
             raise UnfitServer(
                 f'storage.redis_durability = "always" needs appendonly yes and appendfsync always at {name}'
             )
@@ -282,6 +287,16 @@ class Server:
                 f"Redis {info['redis_version']}, {info.get('maxmemory_policy', 'noeviction')}, {fsync}, memory {limit}"
             )
         return out
+
+
+async def _setting(client: Redis, name: str) -> str:
+    """As CONFIG GET tells it; nothing where that is not allowed."""
+    try:
+        found = await client.config_get(name)
+    except FAULTS:
+        return ""
+    value: Any = found.get(name, found.get(name.encode()))  # type: ignore[call-overload]
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 async def _asked(call: Awaitable[Any]) -> Any:

@@ -4,7 +4,7 @@
 -- in the same slot. ARGV begins with: tag, now in ms ('' = the server's clock), owner, lease in ms.
 --
 -- Keys of a partition, behind its tag (T/C is tenant/conversation, T/R tenant/request):
---   meta     replid, inc (incarnation), since (ms, when it began), ready (0: in doubt, DECISIONS 14)
+--   meta     replid, inc (incarnation), since (ms, when it began), ready (0: in doubt, DECISIONS 14), asked, attended
 --   c:T/C    rand, seq, ts, trimmed, ordinal, head, floor (the request that has it), seen, sure (1: ordinal and head
 --            are not older than the archive's)
 --   s:T/C    the stream; the id of an entry is seq-0
@@ -37,6 +37,19 @@ end
 local function int(number) return string.format('%.0f', number) end
 
 local function fence_after(previous) return math.max((tonumber(previous) or 0) + 1, NOW_US) end
+
+-- For how long somebody has looked for orphans all the time. When nobody did for a lease time, the server or the way to it
+-- stood still for all, and leases have run out that nobody could renew: the living get the time to do so.
+local function attended(tag)
+  local meta = redis.call('HMGET', tag .. 'meta', 'asked', 'attended')
+  local asked, began = tonumber(meta[1] or '0'), tonumber(meta[2] or '0')
+  if NOW - asked > LEASE or NOW < began then
+    began = NOW
+    redis.call('HSET', tag .. 'meta', 'attended', int(NOW))
+  end
+  if NOW - asked > LEASE / 8 or NOW < asked then redis.call('HSET', tag .. 'meta', 'asked', int(NOW)) end
+  return NOW - began
+end
 
 local function keys_of(tag, tenant, conversation)
   local name = tenant .. '/' .. conversation

@@ -2,7 +2,7 @@
 -- Answer: {{tenant, request, conversation}, …}, ms until the earliest lease ends ('' = none).
 local tag, limit = ARGV[1], tonumber(ARGV[5])
 local inc, ready, since = incarnation(tag)
-local out, certain = {}, ready and NOW - since >= LEASE  -- see `take_over`
+local out, certain = {}, attended(tag) >= LEASE and ready and NOW - since >= LEASE  -- see `take_over`
 local function look(owner)
   for _, id in ipairs(redis.call('SMEMBERS', tag .. 'o:' .. owner)) do
     if #out >= limit then return end

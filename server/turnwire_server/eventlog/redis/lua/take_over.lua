@@ -13,7 +13,7 @@ local expiry = r[2] ~= '-' and redis.call('ZSCORE', tag .. 'leases', r[2])
 if expiry and tonumber(expiry) >= NOW then return {} end
 -- Leases and take-overs may be among what was lost: the living get one lease time to show themselves. What was given up
 -- since the loss is nobody's for certain.
-if not (r[2] == '-' and r[8] == inc) and (not ready or NOW - since < LEASE) then return {} end
+if not (r[2] == '-' and r[8] == inc) and (not ready or NOW - since < LEASE or attended(tag) < LEASE) then return {} end
 -- A queued request has nobody who ran it, one that was handed over nobody who died: neither is a further run.
 local run = tonumber(r[4])
 if r[1] == 'running' and tonumber(r[5]) > 0 and r[6] ~= '1' then run = run + 1 end

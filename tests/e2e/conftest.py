@@ -1,0 +1,120 @@
+"""The same tests on other engines.
+
+Some of them run a second and third time: on Redis and MongoDB, and on two nodes with a Redis Cluster and MongoDB. With
+`TURNWIRE_TEST_STORAGE=redis` (or `cluster`, as `make test-cluster` has it) all that can run there do, and only there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from tests.support.redis import RedisCluster, redis_cluster_for_many
+from tests.support.storage import KINDS, Kind, stored_in
+
+# Tests of the embedded engine itself, and of processes that have settings of their own.
+_EMBEDDED_ONLY = frozenset(["test_outage", "test_workers", "test_readme"])
+# About a minute of them.
+_ON_REDIS = frozenset(
+    [
+        "test_turn",
+        "test_cancel",
+        "test_queue",
+        "test_races",
+        "test_disconnect",
+        "test_idempotency",
+        "test_isolation",
+        "test_recovery",
+        "test_slow_readers",
+    ]
+)
+# About half a minute: what two nodes have to agree upon.
+_ON_CLUSTER = frozenset(
+    [
+        "test_the_events_of_a_turn_come_in_order_after_the_ack",
+        "test_a_client_that_is_cut_anywhere_folds_to_the_same_as_one_that_never_was",
+        "test_the_provider_sees_its_socket_closed_within_50_ms_of_the_cancel_frame",
+        "test_a_cancel_that_races_the_end_is_never_acknowledged_and_then_completed",
+        "test_an_owner_cancels_anybodys_request_and_an_editor_only_its_own",
+        "test_the_queue_is_one_for_all_members",
+        "test_cancelling_all_at_once_ends_each_once_and_in_any_order",
+        "test_the_next_starts_however_the_one_before_ends",
+        "test_five_connections_with_the_same_request_make_one_call_and_see_the_same",
+        "test_a_repeat_months_later_answers_with_a_snapshot",
+        "test_what_each_role_may_do_with_a_request_of_somebody_else",
+        "test_the_provider_sees_the_same_traffic_whether_followers_leave_or_stay",
+        "test_the_scopes_of_a_new_token_apply_at_once",
+    ]
+)
+# These look into their server, or at what one process limits: on a Cluster they have one node all the same.
+_ONE_NODE = frozenset(
+    [
+        "test_a_request_whose_author_left_before_its_first_event_is_cancelled_too",
+        "test_a_close_by_the_server_does_not_count",
+        "test_connections_of_one_user_are_limited_and_cost_no_other_user_anything",
+        "test_connections_of_the_process_are_limited_before_anything_is_read",
+        # A node does not know of an absence that ended and began again elsewhere while it waited.
+        "test_each_absence_of_the_author_has_its_own_grace_time",
+        "test_origin_and_http",
+        "test_slow_readers",
+    ]
+)
+# Of tests with many seeds so many run on the other engines.
+_SEEDS = 3
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    kinds = _kinds(_module(metafunc.module.__name__), metafunc.function.__name__)
+    if kinds != ["embedded"]:
+        metafunc.parametrize("_storage", kinds, indirect=True)
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _kinds(module: str, name: str) -> list[Kind]:
+    if module in _EMBEDDED_ONLY:
+        return ["embedded"]
+    chosen = os.environ.get("TURNWIRE_TEST_STORAGE")
+    if chosen:
+        return [kind for kind in KINDS if kind == chosen]
+    kinds: list[Kind] = ["embedded"]
+    if module in _ON_REDIS:
+        kinds.append("redis")
+    if name in _ON_CLUSTER:
+        kinds.append("cluster")
+    return kinds
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen = os.environ.get("TURNWIRE_TEST_STORAGE")
+    spared = [item for item in items if _is_spared(item, chosen)]
+    if spared:
+        config.hook.pytest_deselected(items=spared)
+        items[:] = [item for item in items if item not in set(spared)]
+
+
+def _is_spared(item: pytest.Item, chosen: str | None) -> bool:
+    if item.path.parent.name != "e2e" or not isinstance(item, pytest.Function):
+        return False
+    if chosen:
+        return chosen != "embedded" and _module(item.module.__name__) in _EMBEDDED_ONLY
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return params.get("_storage", "embedded") != "embedded" and params.get("seed", 0) >= _SEEDS
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    with redis_cluster_for_many(primaries=3, replicas=0, appendonly="no") as cluster:
+        yield cluster
+
+
+@pytest.fixture(autouse=True)
+def _storage(request: pytest.FixtureRequest) -> Iterator[None]:
+    kind: Kind = getattr(request, "param", "embedded")
+    url = request.getfixturevalue("redis_cluster").url if kind == "cluster" else ""
+    alone = not _ONE_NODE.isdisjoint([_module(request.module.__name__), request.function.__name__])
+    with stored_in(kind, url, nodes=2 if kind == "cluster" and not alone else 1):
+        yield
