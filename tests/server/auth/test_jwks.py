@@ -13,7 +13,7 @@ from tests.server.auth.key_server import KeyServer, running_key_server
 from turnwire_server.auth import AuthUnavailable, ExpiredToken, InvalidToken, JwksKeys, JwtAuthenticator
 
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
-CLAIMS: dict[str, Any] = {"sub": "ann", "tenant": "acme", "exp": int(time.time()) + 600}
+CLAIMS: dict[str, Any] = {"sub": "ann", "tenant": "acme", "exp": int(time.time()) + 86_400}  # for a whole run
 
 
 class Clock:
