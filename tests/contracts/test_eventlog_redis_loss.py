@@ -292,7 +292,11 @@ async def test_a_living_owner_puts_its_turn_back_and_goes_on_under_its_fence(how
         epoch = await put_back(here, owned, 3)
         assert epoch != owned.epoch
         live = await there.log.live(there.ref())
-        assert (live.position.epoch, live.position.seq, live.base) == (epoch, kept, Base(2, "answer-r1"))
+        assert (live.position.epoch, live.position.seq, live.base) == (
+            epoch,
+            kept,
+            Base(2, "answer-r1", is_fresh=how == "restart"),
+        )
         (request,) = live.requests
         assert (request.checkpoint, request.checkpoint_seq, request.is_parked) == ({"events": 3}, kept, False)
         said = await here.say(owned, 3, "c", epoch=epoch)

@@ -13,7 +13,7 @@ import pytest
 from tests.support.client import CallError
 from tests.support.provider import Gate, Pause, Script
 from tests.support.redis import RedisServer, running_redis
-from tests.support.stand import LONG_S, Stand, at_each, creation, running_stand
+from tests.support.stand import LONG_S, Stand, at_each, cancelling, creation, running_stand
 
 Loss = Callable[[RedisServer], Awaitable[None]]
 
@@ -312,3 +312,27 @@ async def test_a_log_that_is_kept_always_keeps_its_epoch_over_a_restart() -> Non
                 assert client.events("conversation.snapshot") == []
                 assert (await client.open("c1", since=before))["verdict"] == "replayed"
                 await stand.check(client, "c1", {"r1": "completed"})
+
+
+async def test_what_had_ended_behind_a_turn_that_comes_back_is_shown_as_well() -> None:
+    """The log took the ordinal of the turn that its owner put back for the newest, and left out of its snapshots what
+    had waited behind it and was cancelled before the loss."""
+    gate = Gate()
+    async with running_redis() as redis, running_stand(redis=redis, lease_s=_LONG_LEASE_S) as stand:
+        stand.says("r1", Script.text("one two", gate, " three of r1"))
+        async with stand.client(stand.a) as owners, stand.client(stand.b) as client:
+            await owners.open("c1")
+            await client.open("c1")
+            await owners.make("r1", "c1")
+            await client.until_said("r1", "one two")
+            await client.make("r2", "c1")
+            await client.insist(cancelling("r2"))
+            await client.terminal("r2", LONG_S)
+            before = client.cursor("c1")
+            await stand.until_archived("r2")
+            await redis.flushall()
+            gate.open()
+            for follower in (owners, client):
+                await follower.until_said("r1", "one two three")
+                assert follower.cursor("c1")["epoch"] != before["epoch"]
+            await stand.check(client, "c1", {"r1": "completed", "r2": "cancelled"})

@@ -95,13 +95,14 @@ class Snapshots:
 
 
 async def base_of(services: Services, ref: ConversationRef, live: Live) -> Base:
-    """The newest message before which everything is in the archive or live. A log that has forgotten the conversation
-    asks the archive; what was begun in it since would show in the log."""
-    while live.base.ordinal == 0:
+    """The newest message before which everything is in the archive or live. A log that has forgotten the conversation,
+    or knows no more of it than what came back, asks the archive; what was begun since would show in the log."""
+    while live.base.ordinal == 0 or not live.base.is_fresh:
         record = await services.archive.conversation(ref.tenant_id, ref.conversation_id)
         again = await services.log.live(ref)
-        if again.base.ordinal == 0:
-            return Base() if record is None else Base(record.ordinal, record.head)
+        if again.base == live.base:
+            known = Base() if record is None else Base(record.ordinal, record.head)
+            return known if known.ordinal > live.base.ordinal else live.base
         if again.position != live.position:
             raise Trimmed
         live = again

@@ -310,7 +310,8 @@ class Live:
     """One consistent look at a conversation: its end, its newest message, and all that has not ended.
 
     Requests without an event yet are left out, nobody has been shown them; their ids are in ``hidden``, since the
-    archive may have them already.
+    archive may have them already. A ``base`` that is not fresh may be older than the archive's: after a loss the log
+    knows only of what came back.
     """
 
     position: Position

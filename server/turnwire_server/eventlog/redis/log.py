@@ -652,7 +652,7 @@ class RedisEventLog:
         return Page(Position(epoch.decode(), int(seq), int(trimmed)), entries_of(flat))
 
     async def live(self, conversation: ConversationRef) -> Live:
-        epoch, seq, trimmed, ordinal, head, found = await self._settled_call(
+        epoch, seq, trimmed, ordinal, head, sure, found = await self._settled_call(
             "live", self._tag(conversation), conversation.tenant_id, conversation.conversation_id, _rand()
         )
         newest = head.decode() or None
@@ -663,9 +663,8 @@ class RedisEventLog:
                 hidden.append(raw[0].decode())
             else:
                 requests.append(live_of(raw))
-        return Live(
-            Position(epoch.decode(), int(seq), int(trimmed)), Base(int(ordinal), newest), requests[::-1], hidden
-        )
+        base = Base(int(ordinal), newest, is_fresh=sure == b"1")
+        return Live(Position(epoch.decode(), int(seq), int(trimmed)), base, requests[::-1], hidden)
 
     async def request(self, request: RequestRef, conversation: ConversationRef | None = None) -> RequestInfo | None:
         home = await self._find(request, conversation)

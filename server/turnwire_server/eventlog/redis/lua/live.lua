@@ -1,4 +1,4 @@
--- One look at a conversation. ARGV: tenant, conversation, random. Answer: {epoch, seq, trimmed, ordinal, head,
+-- One look at a conversation. ARGV: tenant, conversation, random. Answer: {epoch, seq, trimmed, ordinal, head, sure,
 -- {{request, ordinal, n, answer, head before, spec, parent, checkpoint, checkpoint seq, claim seq, phase}, …} by ordinal}.
 local tag = ARGV[1]
 local inc, ready = incarnation(tag)
@@ -12,4 +12,5 @@ for _, request in ipairs(redis.call('ZRANGE', keys.l, 0, -1)) do
   table.insert(r, 1, request)
   out[#out + 1] = r
 end
-return {c.rand .. '.' .. inc, int(c.seq), int(c.trimmed), int(c.ordinal), c.head, out}
+return {c.rand .. '.' .. inc, int(c.seq), int(c.trimmed), int(c.ordinal), c.head,
+  redis.call('HGET', keys.c, 'sure') or '0', out}
