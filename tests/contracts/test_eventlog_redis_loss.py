@@ -27,6 +27,7 @@ from turnwire_server.eventlog.base import (
     Finished,
     Forgotten,
     LogUnavailable,
+    Outdated,
     Owned,
     Phase,
     PostOutcome,
@@ -295,7 +296,7 @@ async def test_a_living_owner_puts_its_turn_back_and_goes_on_under_its_fence(how
         assert (live.position.epoch, live.position.seq, live.base) == (
             epoch,
             kept,
-            Base(2, "answer-r1", is_fresh=how == "restart"),
+            Base(2, "answer-r1", is_fresh=False),
         )
         (request,) = live.requests
         assert (request.checkpoint, request.checkpoint_seq, request.is_parked) == ({"events": 3}, kept, False)
@@ -636,6 +637,23 @@ async def test_an_older_copy_of_the_data_is_another_incarnation() -> None:
         said = await place.here.say(owned, 2, "c", epoch=epoch)
         assert [entry.seq for entry in said.entries] == [2]
         assert epoch not in (owned.epoch, position.epoch)
+
+
+async def test_after_a_loss_the_archive_is_asked_once_for_what_is_newest() -> None:
+    """The log went on from its own older state: two requests got one ordinal, and the lost one was in no history."""
+    async with losing() as place:
+        here, there = place.here, place.there
+        await here.end(await here.begin("r1"))
+        place.keep()
+        await here.end(await here.begin("r2"))
+        await place.go_back()
+        assert (await there.log.live(there.ref())).base == Base(1, "answer-r1", is_fresh=False)
+        await place.settle()
+        assert await there.try_claim("r3", base=Base(2, "answer-r2", is_fresh=False)) == Outdated()
+        claimed = await there.claim("r3", base=Base(2, "answer-r2"))
+        assert (claimed.owned.ordinal, claimed.owned.spec["parent_id"]) == (3, "answer-r2")
+        assert (await there.log.live(there.ref())).base.is_fresh
+        assert (await there.claim("r4", base=Base(2, "answer-r2", is_fresh=False))).owned.ordinal == 4
 
 
 async def test_engines_that_open_after_a_loss_find_it_in_doubt() -> None:

@@ -5,8 +5,8 @@
 --
 -- Keys of a partition, behind its tag (T/C is tenant/conversation, T/R tenant/request):
 --   meta     replid, inc (incarnation), since (ms, when it began), ready (0: in doubt, DECISIONS 14), asked, attended
---   c:T/C    rand, seq, ts, trimmed, ordinal, head, floor (the request that has it), seen, sure (1: ordinal and head
---            are not older than the archive's)
+--   c:T/C    rand, seq, ts, trimmed, ordinal, head, floor (the request that has it), seen, sure (the
+--            incarnation in which ordinal and head were not older than the archive's)
 --   s:T/C    the stream; the id of an entry is seq-0
 --   l:T/C    requests that have not ended, by ordinal      k:T/C  those that wait, by ordinal
 --   n:T/C    those that have finished and are not archived
@@ -69,7 +69,7 @@ local function conversation_of(keys, rand, ready)
   if not found[1] then
     if not ready then refuse('DOUBT ' .. keys.tag) end
     redis.call('HSET', keys.c, 'rand', rand, 'seq', '0', 'ts', '0', 'trimmed', '0', 'ordinal', '0', 'head', '',
-      'floor', '', 'sure', '0', 'seen', int(NOW))
+      'floor', '', 'sure', '', 'seen', int(NOW))
     redis.call('ZADD', keys.tag .. 'retention', 'NX', int(NOW + 3600000), 'c|' .. keys.name)
     found = {rand, '0', '0', '0', '0', '', ''}
   end

@@ -14,9 +14,9 @@ if was[1] then
   return {'claimed', was[1] == op and was[3] == OWNER and not was[4] and '1' or '0', was[2], view_of(keys, c, inc, request), int(NOW - since)}
 end
 -- What the caller remembers of the archive may be older than what this log has lost.
-if redis.call('HGET', keys.c, 'sure') ~= '1' then
+if redis.call('HGET', keys.c, 'sure') ~= inc then
   if ARGV[21] ~= '1' then return {'outdated'} end
-  redis.call('HSET', keys.c, 'sure', '1')
+  redis.call('HSET', keys.c, 'sure', inc)
 end
 if free_the_queue(keys, c, inc) then publish_orphan(tag) end
 local waiting = redis.call('ZCARD', keys.k) + (c.floor ~= '' and 1 or 0)

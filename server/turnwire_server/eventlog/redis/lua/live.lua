@@ -13,4 +13,4 @@ for _, request in ipairs(redis.call('ZRANGE', keys.l, 0, -1)) do
   out[#out + 1] = r
 end
 return {c.rand .. '.' .. inc, int(c.seq), int(c.trimmed), int(c.ordinal), c.head,
-  redis.call('HGET', keys.c, 'sure') or '0', out}
+  redis.call('HGET', keys.c, 'sure') == inc and '1' or '0', out}

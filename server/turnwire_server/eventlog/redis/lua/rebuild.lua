@@ -9,7 +9,7 @@ if tonumber(ARGV[8]) > c.ordinal then
   redis.call('HSET', keys.c, 'ordinal', ARGV[8], 'head', ARGV[9])
   c.ordinal = tonumber(ARGV[8])
 end
-redis.call('HSET', keys.c, 'sure', '1')
+redis.call('HSET', keys.c, 'sure', inc)
 local entered, is_new = {}, false
 for i = 11, #ARGV, 7 do
   local request = ARGV[i]
