@@ -244,7 +244,7 @@ async def _sweep(services: Services, threads: Threads) -> None:
             else:
                 services.metrics.unarchived_requests.set(await archive_late(services))
                 await services.log.trim()
-                before = services.now_ms() - int(services.settings.limits.recorded_cancel_s * 1000)
+                before = await services.log.now_ms() - int(services.settings.limits.recorded_cancel_s * 1000)
                 await services.archive.forget_cancels(before)
                 await threads.expire()
         except (LogUnavailable, ArchiveUnavailable) as error:

@@ -226,3 +226,8 @@ class Deleting:
         kit.tenant = "acme"
         assert await kit.texts() == ["a"]
         assert await kit.log.request(RequestRef("acme", "r1")) is not None
+
+    async def test_it_tells_the_time_by_its_own_clock(self, kit: LogKit) -> None:
+        before = await kit.log.now_ms()
+        kit.clock.forward(2.5)
+        assert await kit.log.now_ms() == before + 2500

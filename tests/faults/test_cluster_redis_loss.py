@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 from tests.support.client import CallError
@@ -206,6 +207,8 @@ async def test_an_acknowledged_cancel_survives_a_loss() -> None:
         "running": _cancelled_while_running,
         "queued": _cancelled_while_queued,
         "unknown": _cancelled_before_known,
+        "unknown, at a node that is an hour slow": partial(_cancelled_before_known, clock_s=-3600),
+        "unknown, at a node that is a day fast": partial(_cancelled_before_known, clock_s=86400),
         "orphan": _cancelled_and_owner_lost,
     }
     await at_each(scenarios, lambda name: scenarios[name]())
@@ -247,8 +250,9 @@ async def _cancelled_while_queued() -> None:
         assert stand.calls("r2") == 0
 
 
-async def _cancelled_before_known() -> None:
-    async with running_redis() as redis, running_stand(redis=redis) as stand:
+async def _cancelled_before_known(clock_s: float = 0) -> None:
+    faults = [{"clock_s": clock_s}] if clock_s else []
+    async with running_redis() as redis, running_stand(redis=redis, faults=faults) as stand:
         async with stand.client(stand.a) as first, stand.client(stand.b) as client:
             assert (await first.cancel("r1"))["outcome"] == "recorded"
             await redis.flushall()

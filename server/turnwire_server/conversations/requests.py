@@ -187,7 +187,8 @@ class Requests:
         limits, owned = self._services.settings.limits, claimed.owned
         if claimed.memory_s > limits.recorded_cancel_s or owned.intents:
             return claimed
-        since = self._services.now_ms() - int(limits.recorded_cancel_s * 1000)
+        now_ms = await until_answered(self._services.log.now_ms, "looking for a cancel")
+        since = now_ms - int(limits.recorded_cancel_s * 1000)
         ref, user_id = owned.request, TurnSpec.from_owned(owned).user_id
         kept = await until_answered(
             lambda: self._services.archive.recorded_cancel(ref.tenant_id, ref.request_id, user_id, since=since),
@@ -472,21 +473,21 @@ class Requests:
     ) -> CancelResult | None:
         """What is acknowledged must survive a log that loses its last writes: the archive keeps it as well, and knows
         what the log may have lost. Not for long where the archive does not answer: the log alone has it then."""
-        archive = self._services.archive
+
+        async def keep() -> RequestRecord | None:
+            return await self._services.archive.record_cancel(
+                ref.tenant_id,
+                ref.request_id,
+                user_id,
+                by=user_id,
+                reason=reason,
+                at=await self._services.log.now_ms(),
+                any_user=any_user,
+            )
+
         record: RequestRecord | None = None
         with anyio.move_on_after(_KEEP_CANCEL_S):
-            record = await until_answered(
-                lambda: archive.record_cancel(
-                    ref.tenant_id,
-                    ref.request_id,
-                    user_id,
-                    by=user_id,
-                    reason=reason,
-                    at=self._services.now_ms(),
-                    any_user=any_user,
-                ),
-                "keeping a cancel",
-            )
+            record = await until_answered(keep, "keeping a cancel")
         if record is None or posted.outcome is PostOutcome.ENDED:
             return None
         if posted.outcome is PostOutcome.STORED and record.state == "cancelled":

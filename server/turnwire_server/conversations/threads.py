@@ -164,7 +164,7 @@ class Threads:
         days = self._services.settings.storage.conversation_expiry_days
         if days is None:
             return
-        before = self._services.now_ms() - int(days * _DAY_MS)
+        before = await self._services.log.now_ms() - int(days * _DAY_MS)
         for tenant_id, conversation_id in await self._services.archive.expire(before, limit=_EXPIRED_AT_ONCE):
             ref = ConversationRef(tenant_id, conversation_id)
             if await self._services.log.running([ref]):

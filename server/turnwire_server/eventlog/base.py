@@ -577,6 +577,10 @@ class EventLog(Protocol):
     async def unarchived(self, conversation: ConversationRef | None = None) -> Sequence[Owned]:
         """Finished requests (of one conversation) whose ending the archive does not have yet, oldest first."""
 
+    async def now_ms(self) -> int:
+        """The log's own clock, in ms since the Unix epoch. Nodes' clocks may be wrong; what one writes down for another
+        to compare with is told by this one."""
+
     async def elect(self, chore: str, seconds: float) -> bool:
         """Whether this node does a chore that one node at a time is enough for. The answer holds for so long."""
 

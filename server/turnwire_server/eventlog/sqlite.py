@@ -737,6 +737,9 @@ class SqliteEventLog:
 
         return await self._write(step)
 
+    async def now_ms(self) -> int:
+        return self._now()
+
     async def ping(self) -> Sequence[str]:
         # A transaction that changes nothing would not notice a full disk.
         now = self._now()

@@ -720,6 +720,10 @@ class RedisEventLog:
             self._remember(view.request, view.conversation)
         return [view.owned() for _, view in sorted(kept, key=lambda pair: pair[0])]
 
+    async def now_ms(self) -> int:
+        _, _, now = await self._record(RequestRef("", "now"))  # of no request: only the time is wanted
+        return now
+
     async def elect(self, chore: str, seconds: float) -> bool:
         key = f"{{{self._prefix}}}:chore:{chore}"
         me = self.owner.encode()
