@@ -37,10 +37,11 @@ def arm(point: str) -> None:
     async def dying(self: Any, *args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == int(count) and when == "before":
+        is_it = calls == int(count)  # now: another call may begin before this one has returned
+        if is_it and when == "before":
             _die()
         result = await original(self, *args, **kwargs)
-        if calls == int(count) and when == "after":
+        if is_it and when == "after":
             _die()
         return result
 
