@@ -7,13 +7,17 @@ provider again. What has lost its owner too is entered from the archive. What wa
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import pytest
-from tests.support.client import CallError
-from tests.support.provider import Gate, Pause, Script
+from tests.support.client import CallError, connected
+from tests.support.mongo import fresh_database
+from tests.support.provider import Gate, Pause, Script, running_provider
 from tests.support.redis import RedisServer, running_redis
+from tests.support.server import running_server
 from tests.support.stand import LONG_S, Stand, at_each, cancelling, creation, running_stand
 
 Loss = Callable[[RedisServer], Awaitable[None]]
@@ -340,3 +344,40 @@ async def test_what_had_ended_behind_a_turn_that_comes_back_is_shown_as_well() -
                 await follower.until_said("r1", "one two three")
                 assert follower.cursor("c1")["epoch"] != before["epoch"]
             await stand.check(client, "c1", {"r1": "completed", "r2": "cancelled"})
+
+
+async def test_what_had_ended_is_shown_from_its_beginning_where_the_log_knows_only_of_its_claim() -> None:
+    """The log went back to the moment between a claim and its first event. Whoever took the request over found its end
+    in the archive, and said so to followers who had never heard of it in that epoch."""
+    async with running_redis() as redis, running_provider() as provider, fresh_database() as (mongo, database):
+        storage = {
+            "redis_url": redis.url,
+            "partitions": 1,
+            "lease_s": 1,
+            "mongo_url": mongo,
+            "mongo_database": database,
+        }
+        data, copy = redis.directory / "data", redis.directory / "copy"
+        async with running_server(provider_url=provider.base_url, storage=storage) as app, connected(app.url) as client:
+            await client.create("r0", "c1", "r0")
+            await client.terminal("r0")
+            log: Any = app.front.services.log
+            append = log.append
+
+            async def keep_and_append(batch: Any) -> Any:
+                if not copy.exists():
+                    shutil.copytree(data, copy)
+                return await append(batch)
+
+            log.append = keep_and_append
+            await client.create("r1", "c1", "r1")
+            await client.terminal("r1")
+            before = client.cursor("c1")
+            await redis.kill()
+            shutil.rmtree(data)
+            copy.rename(data)
+            await redis.start()
+            answers = [message.message_id for message in client.folds["c1"].branch()]
+            await client.until(lambda: client.cursor("c1")["epoch"] != before["epoch"], LONG_S)
+            await client.until(lambda: [m.message_id for m in client.folds["c1"].branch()] == answers, LONG_S)
+        assert len(provider.requests) == 2

@@ -316,6 +316,9 @@ class Turn:
     async def _seal_as_archived(self, ending: Mapping[str, Any]) -> dict[str, Any]:
         """The archive holds the ending; the log has lost it. Whatever was said since came too late."""
         owned, wanted = self.owned, dict(ending)
+        if self._writer.n == 0:  # and its beginning too: nobody could make anything of the end alone
+            self._writer.event(created_event(owned))
+            await self._writer.flush()
         op = f"seal:{owned.request.request_id}:{owned.fence}"
         while True:
             answer = await until_answered(
