@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 Address = tuple[str, int]
 T = TypeVar("T")
 
-FAULTS = (RedisError, OSError, TimeoutError, RuntimeError)
-"""What a call may raise when the server does not answer. RuntimeError: uvloop, for a socket that was just closed."""
+FAULTS = (RedisError, OSError, TimeoutError, RuntimeError, AttributeError)
+"""What a call may raise when the server does not answer. RuntimeError: uvloop, for a socket that was just closed.
+AttributeError: redis-py, for a connection that was torn down while it was being set up."""
 
 _REDIRECTS = 5
 # One that knows the topology answers at once; another is asked when it takes this long.
