@@ -86,6 +86,8 @@ class Traveller(Client):
         self._mute: set[str] = set()
         self._partial: set[str] = set()
         """Conversations of which it was not told what was before: it was the first to create something in them."""
+        self._awaited: set[str] = set()
+        """Conversations of which a snapshot was announced and has not come."""
         if isinstance(before, Traveller):
             self.messages = list(before.messages)
             self.ended = before.ended
@@ -93,6 +95,7 @@ class Traveller(Client):
 
     def _fold(self, frame: list[Message]) -> None:
         super()._fold(frame)
+        self._awaited -= {m["conversation_id"] for m in frame if m["type"] == "conversation.snapshot"}
         for conversation_id in {message.get("conversation_id") for message in frame} & set(self.folds):
             fold = self.folds[conversation_id]
             for message in frame:
@@ -100,12 +103,17 @@ class Traveller(Client):
                     key = (conversation_id, fold.epoch, message["request_id"])
                     self.ended[key] += 1
                     assert self.ended[key] == 1, f"a second end: {message}"
-            if not self._mute & set(fold.active) and conversation_id not in self._partial:
+            if not self._mute & set(fold.active) and conversation_id not in self._partial | self._awaited:
                 self.witness.shown(conversation_id, fold.view())
 
     def _place(self, answer: Message) -> None:
         conversation_id = answer["conversation_id"]
-        if answer["verdict"] == "snapshot" or conversation_id in self.folds:
+        if answer["verdict"] == "snapshot":
+            self._awaited.add(conversation_id)
+        if conversation_id in self._awaited:  # `live` as well, meanwhile: from what is about to come
+            self._partial.discard(conversation_id)
+            return
+        if conversation_id in self.folds:
             self._partial.discard(conversation_id)
         elif answer["verdict"] == "live" and answer["seq"] > 0:
             self._partial.add(conversation_id)
