@@ -197,3 +197,44 @@ async def test_a_rolling_restart_loses_nothing() -> None:
                 whole = {f"{name}-long": "completed", f"{name}-0-next": "completed"}
                 whole |= {f"{name}-1": "completed", f"{name}-1-next": "completed"}
                 await stand.check(client, name, whole, texts={f"{name}-long": "w0 w1 w2 w3 "})
+
+
+async def test_a_cancel_from_before_is_heard_when_the_node_dies_that_claimed_the_request() -> None:
+    """The one that claims looks for such a cancel afterwards; whoever took over its claim did not."""
+    points = ["_with_recorded:before:1", "archive.insert_request:after:1", "_with_recorded:before:2"]
+    await at_each(points, _cancelled_before)
+
+
+async def _cancelled_before(point: str) -> None:
+    outcomes = {"r1": "cancelled"} if point.endswith("1") else {"r1": "completed", "r2": "cancelled"}
+    cancelled = list(outcomes)[-1]
+    gate = Gate()
+    async with running_stand(faults=[{"crash": point}]) as stand:
+        stand.says("r1", Script.text("one", gate, " two", " three of r1"))
+        async with stand.client(stand.b) as client:
+            await client.make("r0", "c1")
+            await client.until_ended("c1", "r0")
+            assert (await client.insist(cancelling(cancelled)))["outcome"] == "recorded"
+            async with stand.client(stand.a) as first:
+                await first.until_lost(*(creation(request_id, "c1") for request_id in outcomes))
+            assert await stand.a.gone() == -9
+            gate.open()
+            await stand.check(client, "c1", {"r0": "completed", **outcomes}, spare=1)
+        assert stand.calls(cancelled) == 0
+
+
+async def test_a_cancel_from_before_is_heard_when_another_node_gives_the_dead_ones_request_its_turn() -> None:
+    """It had waited, and nobody had been shown it; it began without a look for what had been said before."""
+    gate = Gate()
+    async with running_stand(faults=[{"crash": "_with_recorded:before:1"}], lease_s=LONG_S / 2) as stand:
+        stand.says("r1", Script.text("one", gate, " two", " three of r1"))
+        async with stand.client(stand.b) as client:
+            await client.make("r1", "c1")
+            await client.until_said("r1", "one")
+            assert (await client.insist(cancelling("r2")))["outcome"] == "recorded"
+            async with stand.client(stand.a) as first:
+                await first.until_lost(creation("r2", "c1"))
+            assert await stand.a.gone() == -9
+            gate.open()
+            await stand.check(client, "c1", {"r1": "completed", "r2": "cancelled"}, spare=1)
+        assert stand.calls("r2") == 0

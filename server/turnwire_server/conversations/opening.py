@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from turnwire_protocol import MessageCreated, RequestFold
 from turnwire_server.archive.base import Archive, RequestRecord
-from turnwire_server.eventlog.base import Owned
+from turnwire_server.eventlog.base import Intent, Owned
 
 from .patience import until_answered
+from .services import Services
 from .spec import TurnSpec
 
 _TITLE_CHARS = 80
@@ -44,6 +45,21 @@ async def ensure_archived(archive: Archive, owned: Owned) -> bool:
         lambda: archive.insert_request(record.input.message_id, record), f"archiving request {record.request_id}"
     )
     return ours
+
+
+async def kept_cancel(services: Services, owned: Owned) -> Intent | None:
+    """A cancel that was acknowledged before its request was known: the log may have lost it, and whoever claimed the
+    request may not have lived to hear of it (guarantee 5). To be asked for after the request is in the archive."""
+    if not services.log.is_shared:
+        return None
+    now_ms = await until_answered(services.log.now_ms, "looking for a cancel")
+    since = now_ms - int((services.settings.limits.recorded_cancel_s + owned.age_s) * 1000)
+    ref, user_id = owned.request, TurnSpec.from_owned(owned).user_id
+    kept = await until_answered(
+        lambda: services.archive.recorded_cancel(ref.tenant_id, ref.request_id, user_id, since=since),
+        "looking for a cancel",
+    )
+    return None if kept is None else Intent(0, "cancel", dict(kept))
 
 
 def created_event(owned: Owned) -> MessageCreated:

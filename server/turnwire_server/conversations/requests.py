@@ -38,7 +38,6 @@ from turnwire_server.eventlog.base import (
     Busy,
     Claimed,
     ConversationRef,
-    Intent,
     LogFull,
     LogUnavailable,
     Outdated,
@@ -55,7 +54,7 @@ from turnwire_server.settings import Tenant
 from . import endings
 from .conclude import conclude
 from .hub import ConversationHub
-from .opening import created_event, ensure_archived, request_record
+from .opening import created_event, ensure_archived, kept_cancel, request_record
 from .patience import see_through, until_answered
 from .roles import allows, require, role_of, taken
 from .spec import TurnSpec, fingerprint
@@ -184,19 +183,11 @@ class Requests:
 
     async def _with_forgotten_cancel(self, claimed: Claimed) -> Claimed:
         """A cancel that was acknowledged before the request was known, and that the log has lost (guarantee 5)."""
-        limits, owned = self._services.settings.limits, claimed.owned
-        if claimed.memory_s > limits.recorded_cancel_s or owned.intents:
+        owned = claimed.owned
+        if claimed.memory_s > self._services.settings.limits.recorded_cancel_s or owned.intents:
             return claimed
-        now_ms = await until_answered(self._services.log.now_ms, "looking for a cancel")
-        since = now_ms - int(limits.recorded_cancel_s * 1000)
-        ref, user_id = owned.request, TurnSpec.from_owned(owned).user_id
-        kept = await until_answered(
-            lambda: self._services.archive.recorded_cancel(ref.tenant_id, ref.request_id, user_id, since=since),
-            "looking for a cancel",
-        )
-        if kept is None:
-            return claimed
-        return replace(claimed, owned=replace(owned, intents=(Intent(0, "cancel", dict(kept)),)))
+        kept = await kept_cancel(self._services, owned)
+        return claimed if kept is None else replace(claimed, owned=replace(owned, intents=(kept,)))
 
     async def _release(self, op: str, ref: RequestRef) -> None:
         """Give the id back, and start whoever waited behind it."""
@@ -356,6 +347,7 @@ class Requests:
             if following is not None:  # the id belongs to an older request
                 self._hub.start_next(following)
             return
+        kept = None if is_archived else await kept_cancel(self._services, owned)
         queued = RequestQueued(
             conversation_id=owned.conversation.conversation_id,
             request_id=owned.request.request_id,
@@ -366,7 +358,8 @@ class Requests:
         append = Append(owned.request, owned.conversation, owned.fence, 0, events, state="queued")
         (answer,) = await until_answered(lambda: self._services.log.append([append]), "queueing")
         # Fenced: whoever finished the one before has started it meanwhile, and shows it itself.
-        cancels = [*owned.intents, *answer.intents] if isinstance(answer, Appended) else []
+        heard = owned.intents if kept is None else (*owned.intents, kept)
+        cancels = [*heard, *answer.intents] if isinstance(answer, Appended) else []
         for intent in cancels:
             await self._end_queued(owned.request, intent.body["by"], intent.body.get("reason"))
 

@@ -33,7 +33,7 @@ from .conclude import archive_late, conclude
 from .endings import Draft
 from .history import branch_before
 from .ledger import Ledger
-from .opening import created_event, ensure_archived, new_fold
+from .opening import created_event, ensure_archived, kept_cancel, new_fold
 from .patience import until_answered
 from .services import Services
 from .spec import TurnSpec
@@ -189,9 +189,12 @@ class Turn:
         """Everything up to the draft of the ending."""
         writer = self._writer
         if writer.n == 0:
-            if not self._is_archived and not await ensure_archived(self._services.archive, self.owned):
-                await self._release()
-                raise LostOwnership  # the id belongs to an older request, which the archive has
+            if not self._is_archived:
+                if not await ensure_archived(self._services.archive, self.owned):
+                    await self._release()
+                    raise LostOwnership  # the id belongs to an older request, which the archive has
+                if self._cancel is None and (kept := await kept_cancel(self._services, self.owned)) is not None:
+                    self.hear([kept])
             writer.event(created_event(self.owned))
         draft: Draft | None = self._give_up
         try:
