@@ -339,6 +339,21 @@ class Branches:
         page = await tree.messages("acme", "talk", leaf="a-r1", limit=10, max_bytes=10_000)
         assert list(page.items) == [asked("r1").input, reply("r1")]
 
+    async def test_a_parent_that_never_came_is_no_end(self, tree: Archive) -> None:
+        """The claim between them was given back, or its node died before the archive had it."""
+        await turn(tree, "r6", 6, "a-r5")
+        whole = ["u-r1", "a-r1", "u-r2", "a-r2", "u-r4", "a-r4", "u-r6", "a-r6"]
+        assert await self.ids(tree, "a-r6") == (whole, None)
+        assert await self.ids(tree, "u-r6", below=True, up_to_ordinal=5) == (whole[:-2], None)
+        assert await self.ids(tree, "a-r6", without=["r6"]) == (whole[:-2], None)
+        assert await self.ids(tree, "a-r6", limit=3) == (whole[-3:], whole[-3])
+        assert await self.ids(tree, whole[-2], below=True) == (whole[:-2], None)
+
+    async def test_a_first_message_with_a_hole_before_it_is_the_root(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await turn(archive, "r1", 1, "a-r0")
+        assert await self.ids(archive, "a-r1") == (["u-r1", "a-r1"], None)
+
     async def test_an_unknown_leaf_gives_an_empty_page(self, tree: Archive) -> None:
         assert await self.ids(tree, "never") == ([], None)
         assert await self.ids(tree, None) == ([], None)

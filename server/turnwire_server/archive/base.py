@@ -253,7 +253,8 @@ class Archive(Protocol):
         """The branch that ends in message ``leaf`` (excluded itself when ``below``), newest ``limit`` of it.
 
         Messages of requests in ``without``, of requests with a higher ordinal than ``up_to_ordinal``, and answers
-        that do not stand yet are passed over, not an end. An unknown leaf gives an empty page.
+        that do not stand yet are passed over, not an end. An unknown leaf gives an empty page; an unknown parent (its
+        claim was given back, or has yet to come here) is no end either: the newest older request takes its place.
         """
 
     async def message(self, tenant_id: str, conversation_id: str, message_id: str) -> Message | None:

@@ -603,7 +603,14 @@ async def _walk(requests: Collection, key: Document, walk: BranchWalk, window: i
     while (wanted := walk.advance()) is not None:
         found = await requests.find_one({**key, "message_ids": wanted}, OUTLINE)
         if found is None:
-            return
+            if walk.ordinal is None:
+                return
+            found = await requests.find_one(
+                {**key, "ordinal": {"$lt": walk.ordinal}}, OUTLINE, sort=[("ordinal", DESCENDING)]
+            )
+            if found is None:
+                return
+            walk.go_on_at(found["answer_id"])
         below = {"$gte": found["ordinal"] - window, "$lt": found["ordinal"]}
         neighbours = await requests.find({**key, "ordinal": below}, OUTLINE).to_list(None)
         walk.add(outline(document) for document in (*neighbours, found))

@@ -56,6 +56,7 @@ class BranchWalk:
         self._passed: set[str] = set()
         self._chosen: list[Chosen] = []
         self._more = False
+        self._ordinal: int | None = None
 
     def __repr__(self) -> str:
         return f"<BranchWalk at={self._at} chosen={len(self._chosen)} known={len(self._turns)}>"
@@ -78,7 +79,7 @@ class BranchWalk:
     def advance(self) -> str | None:
         """Go on as far as is known: the id of a message that must be shown first, or None when the page is done.
 
-        A message that was asked for and cannot be shown ends the branch, like a root.
+        A message that was asked for and cannot be shown is a hole, see `go_on_at`; as a leaf it is an empty branch.
         """
         while self._at is not None and not self._more:
             turn = self._turns.get(self._at)
@@ -87,11 +88,21 @@ class BranchWalk:
             self._pass(turn, self._at)
         return None
 
+    @property
+    def ordinal(self) -> int | None:
+        """The ordinal of the last turn that was passed, None before the first."""
+        return self._ordinal
+
+    def go_on_at(self, message_id: str) -> None:
+        """What was asked for is not there: go on with the answer of the newest turn below `ordinal` instead."""
+        self._at = message_id
+
     def _pass(self, turn: Outline, message_id: str) -> None:
         is_answer = message_id == turn.answer_id
         if self._is_shown(turn, is_answer):
             self._choose(turn, Chosen(turn.request_id, message_id, is_answer))
         self._skip_next = False
+        self._ordinal = turn.ordinal
         self._passed.add(message_id)
         parent = turn.input_id if is_answer else turn.parent
         # Parents are older than their children, so a branch has no ring; a damaged one must not hang the reader.

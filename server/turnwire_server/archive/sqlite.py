@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -90,7 +90,7 @@ _BRANCH = """WITH RECURSIVE branch (message, parent, request, ordinal, doc, dept
         UNION ALL
         SELECT m.message, m.parent, m.request, m.ordinal, m.doc, branch.depth + 1 FROM branch
             JOIN messages m ON m.tenant = :tenant AND m.conversation = :conversation AND m.message = branch.parent)
-    SELECT message, request, ordinal, doc, depth FROM branch"""
+    SELECT message, parent, request, ordinal, doc, depth FROM branch"""
 
 
 class SqliteArchive:
@@ -397,11 +397,10 @@ class SqliteArchive:
         left_out = frozenset(without)
 
         def look(db: Connection) -> MessagePage:
-            key = {"tenant": tenant_id, "conversation": conversation_id, "leaf": leaf}
             items: list[Message] = []
             size = 0
-            for row in db.execute(_BRANCH, key):
-                if row["doc"] is None or row["request"] in left_out or (below and row["depth"] == 0):
+            for number, row in enumerate(_branch(db, tenant_id, conversation_id, leaf)):
+                if row["doc"] is None or row["request"] in left_out or (below and number == 0):
                     continue
                 if up_to_ordinal is not None and row["ordinal"] > up_to_ordinal:
                     continue
@@ -455,6 +454,22 @@ class SqliteArchive:
             return await self._db.read(work)
         except DatabaseUnavailable as error:
             raise ArchiveUnavailable(str(error), unknown=error.unknown) from error
+
+
+def _branch(db: Connection, tenant_id: str, conversation_id: str, leaf: str | None) -> Iterator[Row]:
+    """The rows of a branch, from its leaf to the root, over holes: see `Archive.messages`."""
+    while leaf is not None:
+        row: Row | None = None
+        for row in db.execute(_BRANCH, {"tenant": tenant_id, "conversation": conversation_id, "leaf": leaf}):
+            yield row
+        if row is None or row["parent"] is None:
+            return
+        older = db.execute(
+            "SELECT answer_id FROM requests WHERE tenant = ? AND conversation = ? AND ordinal < ?"
+            " ORDER BY ordinal DESC LIMIT 1",
+            (tenant_id, conversation_id, row["ordinal"]),
+        ).fetchone()
+        leaf = None if older is None else older["answer_id"]
 
 
 def _encode(message: Message) -> bytes:

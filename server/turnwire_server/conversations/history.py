@@ -19,19 +19,20 @@ async def branch_before(archive: Archive, spec: TurnSpec) -> list[Message]:
     anybody answered it, and a model that reads it would answer it now.
     """
     pages: list[list[Message]] = []
-    leaf, below = spec.parent_id, False
+    # From its own message on: the one before may be a hole, which the archive reads over.
+    leaf: str | None = spec.input_id
     while leaf is not None:
         page = await archive.messages(
             spec.tenant_id,
             spec.conversation_id,
             leaf=leaf,
-            below=below,
+            below=True,
             limit=_PAGE_MESSAGES,
             max_bytes=_PAGE_BYTES,
             up_to_ordinal=spec.ordinal - 1,
         )
         pages.append(list(page.items))
-        leaf, below = page.next, True
+        leaf = page.next
     messages = [message for page in reversed(pages) for message in page]
     withdrawn = {
         message.request_id
