@@ -57,6 +57,7 @@ class _Chat:
         async with self._client:
             try:
                 if self._resume is not None:
+                    self._view.watch(self._resume)
                     self._conversation = await self._client.resume(self._resume)
                     failed = not await self._watch(self._resume)
                 self._conversation = self._conversation or f"chat-{uuid.uuid4().hex[:12]}"
@@ -74,6 +75,7 @@ class _Chat:
         assert self._conversation is not None, "set before anything is asked"
         request_id = f"req-{uuid.uuid4().hex}"
         self._running, self._cancelled = request_id, False
+        self._view.watch(request_id)
         try:
             await self._client.create(request_id, self._conversation, text)
         except Refused as error:

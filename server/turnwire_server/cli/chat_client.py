@@ -23,6 +23,7 @@ _HELLO_S = 10.0
 _SUBPROTOCOLS = [websockets.Subprotocol(JSON.name)]
 # Closes below this may come back by themselves (SPEC section 8).
 _TERMINAL_CODES = 4500
+_ENDED = ("completed", "cancelled", "interrupted", "merged", "incomplete", "failed")
 
 
 class Refused(Exception):
@@ -35,6 +36,8 @@ class Watcher(Protocol):
     def frame(self, fold: ConversationFold, messages: list[dict[str, Any]]) -> None: ...
 
     def connection(self, text: str) -> None: ...
+
+    def ended(self, request_id: str, state: str, message: dict[str, Any] | None) -> None: ...
 
 
 class ChatClient:
@@ -72,11 +75,14 @@ class ChatClient:
             await self._call({"type": "conversation.open", "conversation_id": conversation_id})
 
     async def resume(self, request_id: str) -> str:
-        """Follow the conversation of a request; returns its id."""
+        """Follow the conversation of a request; returns its id. What has ended already is told to the watcher whole."""
         self._end_of(request_id)
         answer = await self._call({"type": "request.resume", "request_id": request_id})
         self._conversation = str(answer["conversation_id"])
-        if answer["state"] in ("completed", "cancelled", "interrupted", "merged", "incomplete", "failed"):
+        if answer["state"] in _ENDED:
+            # The snapshot that follows need not reach back to it.
+            message = await self._message(self._conversation, answer.get("message_id"))
+            self._watcher.ended(request_id, answer["state"], message)
             self._settle(request_id, answer["state"] == "completed")
         return self._conversation
 
@@ -94,6 +100,13 @@ class ChatClient:
     async def ended(self, request_id: str) -> bool:
         """Wait for the end of a turn: True when it completed."""
         return await self._end_of(request_id)
+
+    async def _message(self, conversation_id: str, message_id: str | None) -> dict[str, Any] | None:
+        if message_id is None:
+            return None
+        command = {"type": "conversation.history", "conversation_id": conversation_id, "leaf": message_id, "limit": 1}
+        items = (await self._call(command))["items"]
+        return items[0] if items else None
 
     # --- inside --------------------------------------------------------------------------------------------
 

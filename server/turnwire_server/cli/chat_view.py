@@ -76,6 +76,12 @@ class View:
             case "conversation.snapshot":
                 self._after_snapshot(fold)
 
+    def ended(self, request_id: str, state: str, message: dict[str, Any] | None) -> None:
+        """A request that had ended before it was asked for; `message` is its answer, where it got as far as one."""
+        self._show_whole({"request_id": request_id, "message": message})
+        if state != "completed":
+            self._note(state)
+
     def _ended(self, message: dict[str, Any]) -> None:
         self._show_whole(message)
         if message["type"] == "message.failed":

@@ -193,5 +193,9 @@ def test_resume_shows_the_answer_so_far_and_goes_on(tmp_path: Path) -> None:
         assert "I am Turnwire's built-in demonstration model" in again.stdout
         assert again.stdout.count("I am Turnwire's") == 1
         assert "show." in again.stdout
+        ended = _run(tmp_path, "chat", url, "--resume", request_id)
+        assert ended.returncode == 0
+        assert ended.stdout.count("I am Turnwire's") == 1
+        assert "show." in ended.stdout
         unknown = _run(tmp_path, "chat", url, "--resume", "no-such-request")
         assert (unknown.returncode, "no request" in unknown.stderr) == (1, True)
