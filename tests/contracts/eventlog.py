@@ -17,6 +17,7 @@ from tests.support.unreliable import LOG_STEPS, Fault, Repeating, unreliable_log
 
 from turnwire_server.eventlog.base import EventLog
 
+from .eventlog_control import Competing, Deciding, Noting
 from .eventlog_ending import Finishing, Posting, Sealing
 from .eventlog_handing import Disowning, HandingOver, Parking, Placing
 from .eventlog_looking import Deleting, Looking, Trimming
@@ -41,7 +42,10 @@ class EventLogContract(
     Appending,
     Emitting,
     Hearing,
+    Competing,
     Posting,
+    Deciding,
+    Noting,
     Sealing,
     Finishing,
     Looking,

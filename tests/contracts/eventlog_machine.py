@@ -22,6 +22,7 @@ from turnwire_server.eventlog.base import (
     EventLog,
     Fenced,
     LogUnavailable,
+    OnBusy,
     Owned,
     Phase,
     PostOutcome,
@@ -169,7 +170,11 @@ class EventLogMachine(RuleBasedStateMachine):
     def claim(self, request_id: str, reject: bool, fault: Fault) -> None:
         self.meet(fault)
         name, talk = self.talk_of(request_id)
-        answer = self.run(self.kit.try_claim(request_id, conversation=name, reject_busy=reject, queue_limit=LIMIT))
+        answer = self.run(
+            self.kit.try_claim(
+                request_id, conversation=name, on_busy=OnBusy.REJECT if reject else OnBusy.QUEUE, queue_limit=LIMIT
+            )
+        )
         known = self.turns.get(request_id)
         if known is not None:
             assert not isinstance(answer, Busy)

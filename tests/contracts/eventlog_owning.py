@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from turnwire_server.eventlog.base import Base, Busy, Fenced, Owned, Phase, RequestRef, ReservationLost
+from turnwire_server.eventlog.base import Base, Busy, Fenced, OnBusy, Owned, Phase, RequestRef, ReservationLost
 
 from .kit import RECORDED_CANCEL_S, RESERVATION_S, LogKit, ended, ending, op
 
@@ -65,7 +65,7 @@ class Claiming:
     async def test_a_claim_needs_a_reservation(self, kit: LogKit) -> None:
         with pytest.raises(ReservationLost):
             await kit.log.claim(
-                op(), kit.request("r1"), kit.ref(), kit.spec("r1"), base=Base(), reject_busy=False, queue_limit=1
+                op(), kit.request("r1"), kit.ref(), kit.spec("r1"), base=Base(), on_busy=OnBusy.QUEUE, queue_limit=1
             )
         assert await kit.log.request(kit.request("r1")) is None
 
@@ -86,7 +86,7 @@ class Claiming:
 
     async def test_a_claim_that_will_not_wait_is_refused_and_leaves_nothing(self, kit: LogKit) -> None:
         await kit.begin("r1")
-        assert await kit.try_claim("r2", reject_busy=True) == Busy("r1", full=False)
+        assert await kit.try_claim("r2", on_busy=OnBusy.REJECT) == Busy("r1", full=False)
         assert await kit.log.request(kit.request("r2")) is None
         assert (await kit.claim("r3")).owned.ordinal == 2
 
@@ -106,12 +106,12 @@ class Claiming:
 
     async def test_a_finished_request_is_waited_for_no_more(self, kit: LogKit) -> None:
         await kit.end(await kit.begin("r1"))
-        assert (await kit.claim("r2", reject_busy=True)).owned.phase is Phase.RUNNING
+        assert (await kit.claim("r2", on_busy=OnBusy.REJECT)).owned.phase is Phase.RUNNING
 
     async def test_a_sealed_request_is_waited_for_until_it_is_finished(self, kit: LogKit) -> None:
         owned = await kit.begin("r1")
         await kit.seal(owned)
-        assert await kit.try_claim("r2", reject_busy=True) == Busy("r1")
+        assert await kit.try_claim("r2", on_busy=OnBusy.REJECT) == Busy("r1")
 
     async def test_without_a_parent_the_newest_answer_becomes_it(self, kit: LogKit) -> None:
         await kit.begin("r1")
@@ -173,7 +173,7 @@ class Releasing:
         assert await kit.log.release(op(), kit.request("r1")) is None
         assert await kit.log.request(kit.request("r1")) is None
         assert await kit.log.running([kit.ref()]) == set()
-        assert (await kit.claim("r2", reject_busy=True)).owned.spec["parent_id"] == "answer-r0"
+        assert (await kit.claim("r2", on_busy=OnBusy.REJECT)).owned.spec["parent_id"] == "answer-r0"
 
     async def test_a_released_claim_gives_the_floor_to_the_next(self, kit: LogKit) -> None:
         await kit.claim("r1")

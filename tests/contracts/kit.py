@@ -22,6 +22,7 @@ from turnwire_server.eventlog.base import (
     ConversationRef,
     EventLog,
     Finished,
+    OnBusy,
     Owned,
     RequestRef,
     Sealed,
@@ -98,7 +99,7 @@ class LogKit:
         conversation: str | None = None,
         user: str = "ann",
         base: Base = Base(),  # noqa: B008 - frozen
-        reject_busy: bool = False,
+        on_busy: OnBusy = OnBusy.QUEUE,
         queue_limit: int = 5,
         **spec: Any,
     ) -> Claimed | Busy:
@@ -109,7 +110,7 @@ class LogKit:
             self.ref(conversation),
             self.spec(request_id, user_id=user, **spec),
             base=base,
-            reject_busy=reject_busy,
+            on_busy=on_busy,
             queue_limit=queue_limit,
         )
         if isinstance(answer, Claimed):

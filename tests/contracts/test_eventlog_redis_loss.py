@@ -27,6 +27,7 @@ from turnwire_server.eventlog.base import (
     Finished,
     Forgotten,
     LogUnavailable,
+    OnBusy,
     Outdated,
     Owned,
     Phase,
@@ -173,7 +174,7 @@ async def test_in_doubt_nothing_new_begins_and_nothing_is_dropped(how: str) -> N
                 there.ref("else"),
                 there.spec("r2"),
                 base=Base(),
-                reject_busy=False,
+                on_busy=OnBusy.QUEUE,
                 queue_limit=5,
             )
         with pytest.raises(LogUnavailable):

@@ -119,8 +119,8 @@ class Owned:
 
     ``n`` counts the events it has appended, ``run`` its owners from 1, ``taken`` how far its inbox was read.
     ``ending`` is set when the turn is sealed: then only archive and ``finish`` are left to do. ``is_rebuilt`` tells
-    that the log had forgotten it: what an earlier owner did is not known. ``age_s`` is the time since its
-    reservation by the log's own clock, since those of nodes may be wrong.
+    that the log had forgotten it: what an earlier owner did is not known. ``presented``: see `EventLog.note`. ``age_s``
+    is the time since its reservation by the log's own clock, since those of nodes may be wrong.
     """
 
     request: RequestRef
@@ -138,6 +138,7 @@ class Owned:
     checkpoint_seq: int = 0
     ending: dict[str, Any] | None = None
     intents: tuple[Intent, ...] = ()
+    presented: int = 0
     is_rebuilt: bool = False
     age_s: float = field(default=0.0, compare=False)
 
@@ -157,6 +158,15 @@ class Claimed:
     position: int | None = None
     behind: str | None = None
     memory_s: float = math.inf
+
+
+class OnBusy(StrEnum):
+    """What a claim does while another request of the conversation runs or waits (PROTOCOL section 4)."""
+
+    QUEUE = "queue"
+    REJECT = "reject"
+    FRONT = "front"  # waits before all others
+    PARALLEL = "parallel"  # waits for nobody, and nobody for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +243,7 @@ class PostOutcome(StrEnum):
 
     STORED = "stored"  # in the inbox of a turn that runs; its owner is told
     ENDED = "ended"  # nobody ran it: the request is sealed with the given ending
+    DECIDED = "decided"  # another intent that decides the same was first: it comes back
     SETTLED = "settled"  # too late: it is sealed or finished
     RECORDED = "recorded"  # no such request for this user: kept for one that may come
 
@@ -249,14 +260,15 @@ class Posted:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """The ending is decided and will not change; it may be that of an earlier seal."""
+    """The ending is decided and will not change; it may be that of an earlier seal. ``presented``: `EventLog.note`."""
 
     ending: dict[str, Any]
+    presented: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Unheard:
-    """A seal that was refused because intents came in that the turn has not heard. Hear them, seal again."""
+    """A seal that was refused because of intents that the turn has not heard. Hear them, seal again."""
 
     intents: Sequence[Intent]
 
@@ -273,7 +285,8 @@ class Finished:
 @dataclass(frozen=True, slots=True)
 class RequestInfo:
     """What the log knows of a request. ``state`` is the wire state (PROTOCOL section 4, RequestState), terminal once
-    the terminal event is in the log."""
+    the terminal event is in the log. ``decided`` holds the intents that decided something, by what
+    (`EventLog.post`)."""
 
     request: RequestRef
     conversation: ConversationRef
@@ -287,6 +300,8 @@ class RequestInfo:
     confirmed: bool
     spec: dict[str, Any]
     position: int | None = None
+    presented: int = 0
+    decided: Mapping[str, Intent] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,12 +443,13 @@ class EventLog(Protocol):
         spec: dict[str, Any],
         *,
         base: Base,
-        reject_busy: bool,
+        on_busy: OnBusy,
         queue_limit: int,
     ) -> Claimed | Busy | Outdated:
         """Make the turn of a reserved request: owned and running, or queued behind the one that runs.
 
-        Gives it the next ordinal. When ``spec`` has no ``parent_id`` the conversation's newest message becomes the
+        Gives it the next ordinal. One that runs in parallel has a parent of its own and leaves the conversation's
+        newest message alone. When ``spec`` has no ``parent_id`` the conversation's newest message becomes the
         parent, and ``spec["answer_id"]`` becomes the newest. The stored spec comes back in ``Owned.spec``.
         A request that was claimed before answers with the claim as it stands now. Cancels that were recorded for
         this request and user are in ``Owned.intents``. Raises `ReservationLost`, and `LogFull` when there is no room
@@ -467,13 +483,22 @@ class EventLog(Protocol):
         user_id: str,
         any_user: bool = False,
         ending: dict[str, Any] | None = None,
+        decides: str = "",
         conversation: ConversationRef | None = None,
     ) -> Posted:
         """Say something to a turn. A repeat (same ``op``) is not stored twice. A parked one goes on.
 
+        ``decides`` names a question of which the first answer counts: a later one is not stored and gets `DECIDED`.
+
         For a request of another user nothing is stored unless ``any_user``; the answer is `RECORDED`, as for one
         that is not known. A queued request is sealed with ``ending``. Kept records of cancels expire after
         ``limits.recorded_cancel_s``. ``conversation`` is where the request lies, if the caller knows.
+        """
+
+    async def note(self, request: RequestRef, presented: int, *, conversation: ConversationRef) -> bool:
+        """Keep how far an answer was presented, in whatever measure grows; less than before changes nothing.
+
+        False when the request is sealed, finished or not known: then the archive has to be told. Safe to repeat.
         """
 
     async def seal(
@@ -489,8 +514,8 @@ class EventLog(Protocol):
     ) -> Sealed | Unheard | Fenced | Forgotten:
         """Decide the ending, once. ``ending["outcome"]`` is the terminal wire state.
 
-        A cancel stored before the seal wins: an ending other than ``cancelled`` is refused with `Unheard` while
-        the inbox holds a cancel beyond ``taken``. A turn that the log has forgotten is entered again with ``reentry``
+        What was said before the seal counts: an ending other than ``cancelled`` is refused with `Unheard` while
+        the inbox holds anything beyond ``taken``. A turn that the log has forgotten is entered again with ``reentry``
         and answered `Forgotten`: what was said to it may be lost too, so ask the archive and seal again.
         """
 

@@ -36,6 +36,7 @@ from .base import (
     Live,
     LiveRequest,
     LogUnavailable,
+    OnBusy,
     Owned,
     Page,
     Phase,
@@ -89,6 +90,12 @@ SCHEMA = (
         tenant TEXT NOT NULL, request TEXT NOT NULL, user TEXT NOT NULL, at INTEGER NOT NULL, op TEXT NOT NULL,
         kind TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (tenant, request, user)) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS log_recorded_at ON log_recorded (at)",
+    # Those that wait before all others; the lower the earlier.
+    "CREATE TABLE IF NOT EXISTS log_front (rk INTEGER PRIMARY KEY, place INTEGER NOT NULL)",
+    # The first answer to each question about a request (`EventLog.post`).
+    """CREATE TABLE IF NOT EXISTS log_decided (
+        rk INTEGER NOT NULL, question TEXT NOT NULL, k INTEGER NOT NULL, PRIMARY KEY (rk, question)) WITHOUT ROWID""",
+    "CREATE TABLE IF NOT EXISTS log_presented (rk INTEGER PRIMARY KEY, presented INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS log_ping (k INTEGER PRIMARY KEY, at INTEGER NOT NULL)",
     """CREATE TABLE IF NOT EXISTS log_ops (
         op TEXT PRIMARY KEY, ck INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, at INTEGER NOT NULL,
@@ -101,6 +108,9 @@ _LOOK_S = 1.0
 # One request at a time has the floor of its conversation: from its claim or its turn in the queue until `finish`.
 # A queued request that was cancelled is sealed without ever having had it.
 _WAITED_FOR = "(floor = 1 OR phase = 'queued')"
+_PLACE = "coalesce((SELECT place FROM log_front f WHERE f.rk = log_requests.rk), ordinal)"
+# What is kept of a request besides its row.
+_OF_REQUESTS = ("log_inbox", "log_handed", "log_front", "log_decided", "log_presented")
 
 
 class SqliteEventLog:
@@ -200,8 +210,7 @@ class SqliteEventLog:
                 return None
             if claim_op and claim_op != (row["reserve_op"] if row["phase"] == Phase.RESERVED else row["claim_op"]):
                 return None
-            db.execute("DELETE FROM log_requests WHERE rk = ?", (row["rk"],))
-            db.execute("DELETE FROM log_inbox WHERE rk = ?", (row["rk"],))
+            _forget(db, "rk = ?", row["rk"])
             if row["phase"] == Phase.RESERVED:
                 _remember(db, op, now)
                 return None
@@ -225,7 +234,7 @@ class SqliteEventLog:
         spec: dict[str, Any],
         *,
         base: Base,
-        reject_busy: bool,
+        on_busy: OnBusy,
         queue_limit: int,
     ) -> Claimed | Busy:
         now = self._now()
@@ -238,12 +247,15 @@ class SqliteEventLog:
                 return self._claimed(db, row, mine=row["claim_op"] == op)
             log = self._conversation_row(db, conversation)
             assert log is not None
-            waiting = db.execute(
-                f"SELECT request FROM log_requests WHERE ck = ? AND {_LIVE} AND {_WAITED_FOR} ORDER BY ordinal",
+            is_parallel = on_busy is OnBusy.PARALLEL
+            among = "1" if is_parallel else _WAITED_FOR
+            others = db.execute(
+                f"SELECT request FROM log_requests WHERE ck = ? AND {_LIVE} AND {among} ORDER BY floor DESC, {_PLACE}",
                 (log["ck"],),
             ).fetchall()
-            if waiting and (reject_busy or len(waiting) > queue_limit):
-                return Busy(waiting[0]["request"], full=not reject_busy)
+            if others and (on_busy is OnBusy.REJECT or len(others) > queue_limit):
+                return Busy(others[0]["request"], full=on_busy is not OnBusy.REJECT)
+            waiting = bool(others) and not is_parallel
             ordinal = max(log["ordinal"], base.ordinal) + 1
             head = base.head if base.ordinal > log["ordinal"] else log["head"]
             stored = {"parent_id": head, **spec}
@@ -254,7 +266,7 @@ class SqliteEventLog:
                 (
                     phase,
                     "queued" if waiting else "preparing",
-                    not waiting,
+                    not (waiting or is_parallel),
                     op,
                     log["ck"],
                     self.owner,
@@ -269,8 +281,12 @@ class SqliteEventLog:
             )
             db.execute(
                 "UPDATE log_conversations SET ordinal = ?, head = ? WHERE ck = ?",
-                (ordinal, stored.get("answer_id", head), log["ck"]),
+                (ordinal, head if is_parallel else stored.get("answer_id", head), log["ck"]),
             )
+            if waiting and on_busy is OnBusy.FRONT:
+                query = f"SELECT min({_PLACE}) - 1 FROM log_requests WHERE ck = ? AND phase = 'queued'"
+                (place,) = db.execute(query, (log["ck"],)).fetchone()
+                db.execute("INSERT INTO log_front (rk, place) VALUES (?, ?)", (row["rk"], place))
             for kind, body in self._recorded(db, request, row["user"], now):
                 _put(db, row["rk"], op, kind, body)
             row = _request_row(db, request)
@@ -350,6 +366,7 @@ class SqliteEventLog:
         user_id: str,
         any_user: bool = False,
         ending: dict[str, Any] | None = None,
+        decides: str = "",
         conversation: ConversationRef | None = None,
     ) -> Posted:
         now = self._now()
@@ -367,17 +384,36 @@ class SqliteEventLog:
             if seen is not None:
                 intent = Intent(seen["k"], kind, body)
                 if row["post_op"] == op:
-                    return Posted(PostOutcome.ENDED, "cancelled", intent, self._owned(db, row))
+                    state = orjson.loads(row["ending"])["outcome"]
+                    return Posted(PostOutcome.ENDED, state, intent, self._owned(db, row))
                 return Posted(PostOutcome.STORED, intent=intent)
             if row["phase"] in (Phase.SEALED, Phase.FINISHED):
                 return Posted(PostOutcome.SETTLED, orjson.loads(row["ending"])["outcome"])
+            if decides and (first := _decided(db, row["rk"]).get(decides)) is not None:
+                return Posted(PostOutcome.DECIDED, intent=first)
             intent = _put(db, row["rk"], op, kind, body)
+            if decides:
+                db.execute("INSERT INTO log_decided VALUES (?, ?, ?)", (row["rk"], decides, intent.k))
             # Not before its creator has shown it (n > 0): until then the creator hears the intent itself.
             if row["phase"] == Phase.QUEUED and ending is not None and row["n"] > 0:
                 return self._end_queued(db, row, op, intent, ending)
             if row["phase"] == Phase.PARKED:
                 _wake(db, row["rk"])
             return Posted(PostOutcome.STORED, intent=intent)
+
+        return await self._write(step)
+
+    async def note(self, request: RequestRef, presented: int, *, conversation: ConversationRef) -> bool:
+        def step(db: Connection) -> bool:
+            row = _request_row(db, request)
+            if row is None or row["phase"] not in (Phase.QUEUED, Phase.RUNNING, Phase.PARKED):
+                return False
+            db.execute(
+                "INSERT INTO log_presented VALUES (?, ?)"
+                " ON CONFLICT DO UPDATE SET presented = max(presented, excluded.presented)",
+                (row["rk"], presented),
+            )
+            return True
 
         return await self._write(step)
 
@@ -397,16 +433,14 @@ class SqliteEventLog:
             if row is None or row["fence"] != fence or row["phase"] == Phase.PARKED:
                 return Fenced()
             if row["ending"] is not None:
-                return Sealed(orjson.loads(row["ending"]))
-            if ending["outcome"] != "cancelled":
-                unheard = _intents(db, row["rk"], taken)
-                if any(intent.kind == "cancel" for intent in unheard):
-                    return Unheard(unheard)
+                return Sealed(orjson.loads(row["ending"]), _presented(db, row["rk"]))
+            if ending["outcome"] != "cancelled" and (unheard := _intents(db, row["rk"], taken)):
+                return Unheard(unheard)
             db.execute(
                 "UPDATE log_requests SET phase = 'sealed', ending = ? WHERE rk = ?",
                 (orjson.dumps(ending), row["rk"]),
             )
-            return Sealed(ending)
+            return Sealed(ending, _presented(db, row["rk"]))
 
         return await self._write(step)
 
@@ -588,9 +622,7 @@ class SqliteEventLog:
             if log is None or _done(db, op) is not None:
                 return
             ck = log["ck"]
-            db.execute("DELETE FROM log_inbox WHERE rk IN (SELECT rk FROM log_requests WHERE ck = ?)", (ck,))
-            db.execute("DELETE FROM log_handed WHERE rk IN (SELECT rk FROM log_requests WHERE ck = ?)", (ck,))
-            db.execute("DELETE FROM log_requests WHERE ck = ?", (ck,))
+            _forget(db, "ck = ?", ck)
             db.execute("DELETE FROM log_events WHERE ck = ?", (ck,))
             db.execute("DELETE FROM log_ops WHERE ck = ?", (ck,))
             db.execute("DELETE FROM log_conversations WHERE ck = ?", (ck,))
@@ -679,7 +711,8 @@ class SqliteEventLog:
             found = set()
             for ref in conversations:
                 log = self._conversation_row(db, ref, create=False)
-                if log is not None and self._waited_for(db, log["ck"]):
+                query = f"SELECT 1 FROM log_requests WHERE ck = ? AND {_LIVE} LIMIT 1"
+                if log is not None and db.execute(query, (log["ck"],)).fetchone() is not None:
                     found.add(ref)
             return found
 
@@ -722,12 +755,7 @@ class SqliteEventLog:
 
         def step(db: Connection) -> int:
             keep = now - int(self._retention_s * 1000)
-            db.execute(
-                "DELETE FROM log_inbox WHERE rk IN"
-                " (SELECT rk FROM log_requests WHERE phase = 'finished' AND archived = 1 AND at < ?)",
-                (keep,),
-            )
-            db.execute("DELETE FROM log_requests WHERE phase = 'finished' AND archived = 1 AND at < ?", (keep,))
+            _forget(db, "phase = 'finished' AND archived = 1 AND at < ?", keep)
             db.execute(
                 "DELETE FROM log_requests WHERE phase = 'reserved' AND at < ?", (now - self._reservation_s * 1000,)
             )
@@ -823,14 +851,14 @@ class SqliteEventLog:
             " post_op = ?, taken = ? WHERE rk = ?",
             (orjson.dumps(ending), self.owner, self._fence(row["fence"]), op, intent.k, row["rk"]),
         )
-        return Posted(PostOutcome.ENDED, "cancelled", intent, self._owned(db, _row(db, row["rk"])))
+        return Posted(PostOutcome.ENDED, ending["outcome"], intent, self._owned(db, _row(db, row["rk"])))
 
     def _promote(self, db: Connection, ck: int) -> Owned | None:
         """Give the floor to the next queued request, if nobody has it."""
         if db.execute(f"SELECT 1 FROM log_requests WHERE ck = ? AND {_LIVE} AND floor = 1", (ck,)).fetchone():
             return None
         row = db.execute(
-            "SELECT rk, fence FROM log_requests WHERE ck = ? AND phase = 'queued' ORDER BY ordinal LIMIT 1", (ck,)
+            f"SELECT rk, fence FROM log_requests WHERE ck = ? AND phase = 'queued' ORDER BY {_PLACE} LIMIT 1", (ck,)
         ).fetchone()
         if row is None:
             return None
@@ -861,14 +889,16 @@ class SqliteEventLog:
         if row["phase"] != Phase.QUEUED:
             return None, None
         ahead = db.execute(
-            f"SELECT request FROM log_requests WHERE ck = ? AND {_LIVE} AND {_WAITED_FOR} AND ordinal < ?"
-            " ORDER BY floor DESC, ordinal",
-            (row["ck"], row["ordinal"]),
+            f"SELECT request FROM log_requests WHERE ck = ? AND {_LIVE} AND {_WAITED_FOR} AND"
+            f" (floor = 1 OR {_PLACE} < (SELECT {_PLACE} FROM log_requests WHERE rk = ?))"
+            f" ORDER BY floor DESC, {_PLACE}",
+            (row["ck"], row["rk"]),
         ).fetchall()
         return max(len(ahead), 1), ahead[0]["request"] if ahead else None
 
     def _waiting(self, db: Connection, ck: int) -> list[str]:
-        rows = db.execute("SELECT request FROM log_requests WHERE ck = ? AND phase = 'queued' ORDER BY ordinal", (ck,))
+        query = f"SELECT request FROM log_requests WHERE ck = ? AND phase = 'queued' ORDER BY {_PLACE}"
+        rows = db.execute(query, (ck,))
         return [row["request"] for row in rows]
 
     def _waited_for(self, db: Connection, ck: int) -> bool:
@@ -893,6 +923,7 @@ class SqliteEventLog:
             checkpoint_seq=row["checkpoint_seq"],
             ending=_loads(row["ending"]),
             intents=tuple(_intents(db, row["rk"], row["taken"])),
+            presented=_presented(db, row["rk"]),
             age_s=(self._now() - row["at"]) / 1000,
         )
 
@@ -910,6 +941,8 @@ class SqliteEventLog:
             confirmed=row["n"] > 0,
             spec=orjson.loads(row["spec"]),
             position=self._place(db, row)[0],
+            presented=_presented(db, row["rk"]),
+            decided=_decided(db, row["rk"]),
         )
 
 
@@ -988,6 +1021,25 @@ def _put(db: Connection, rk: int, op: str, kind: str, body: dict[str, Any]) -> I
 def _intents(db: Connection, rk: int, after: int) -> list[Intent]:
     rows = db.execute("SELECT k, kind, body FROM log_inbox WHERE rk = ? AND k > ? ORDER BY k", (rk, after))
     return [Intent(row[0], row[1], orjson.loads(row[2])) for row in rows]
+
+
+def _decided(db: Connection, rk: int) -> dict[str, Intent]:
+    rows = db.execute(
+        "SELECT question, k, kind, body FROM log_decided JOIN log_inbox USING (rk, k) WHERE rk = ?", (rk,)
+    )
+    return {row[0]: Intent(row[1], row[2], orjson.loads(row[3])) for row in rows}
+
+
+def _presented(db: Connection, rk: int) -> int:
+    row = db.execute("SELECT presented FROM log_presented WHERE rk = ?", (rk,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _forget(db: Connection, which: str, value: Any) -> None:
+    """Drop the requests that a condition holds for, and all that hangs on them."""
+    for table in _OF_REQUESTS:
+        db.execute(f"DELETE FROM {table} WHERE rk IN (SELECT rk FROM log_requests WHERE {which})", (value,))
+    db.execute(f"DELETE FROM log_requests WHERE {which}", (value,))
 
 
 def _entries(db: Connection, ck: int, first: int, last: int) -> list[Entry]:

@@ -36,6 +36,7 @@ from turnwire_server.eventlog.base import (
     Live,
     LogFull,
     LogUnavailable,
+    OnBusy,
     Outdated,
     Owned,
     Page,
@@ -266,7 +267,7 @@ class RedisEventLog:
         spec: dict[str, Any],
         *,
         base: Base,
-        reject_busy: bool,
+        on_busy: OnBusy,
         queue_limit: int,
     ) -> Claimed | Busy | Outdated:
         if self._memory_ratio > self._memory_limit:
@@ -290,7 +291,7 @@ class RedisEventLog:
             spec.get("parent_id") or "",
             base.ordinal,
             base.head or "",
-            "1" if reject_busy else "0",
+            on_busy.value,
             queue_limit,
             _rand(),
             record[4],
@@ -395,10 +396,12 @@ class RedisEventLog:
         user_id: str,
         any_user: bool = False,
         ending: dict[str, Any] | None = None,
+        decides: str = "",
         conversation: ConversationRef | None = None,
     ) -> Posted:
         said: tuple[Argument, ...] = (kind, orjson.dumps(body), user_id, "1" if any_user else "0")
-        ended = ("", "") if ending is None else (ending["outcome"], orjson.dumps(ending))
+        ended: tuple[Argument, ...] = ("", "") if ending is None else (ending["outcome"], orjson.dumps(ending))
+        ended = (*ended, decides)
         home = self._homes.get(request) or conversation
         if home is not None and (posted := await self._post(home, op, request, said, ended, body)) is not None:
             return posted
@@ -438,10 +441,16 @@ class RedisEventLog:
                 return _RECORDED
             case b"settled":
                 return Posted(PostOutcome.SETTLED, answer[1].decode())
+            case b"decided":
+                return Posted(PostOutcome.DECIDED, intent=intents_of(answer[1:])[0])
         intent = Intent(int(answer[1]), str(said[0]), body)
         if answer[0] == b"ended":
-            return Posted(PostOutcome.ENDED, "cancelled", intent, self._took(View(answer[2])))
+            return Posted(PostOutcome.ENDED, answer[3].decode(), intent, self._took(View(answer[2])))
         return Posted(PostOutcome.STORED, intent=intent)
+
+    async def note(self, request: RequestRef, presented: int, *, conversation: ConversationRef) -> bool:
+        arguments = (request.tenant_id, request.request_id, presented)
+        return bool(await self._scripts.run("note", self._tag(conversation), *arguments) == b"1")
 
     async def seal(
         self,
@@ -471,7 +480,7 @@ class RedisEventLog:
         )
         match answer[0]:
             case b"sealed":
-                return Sealed(orjson.loads(answer[1]))
+                return Sealed(orjson.loads(answer[1]), int(answer[2]))
             case b"unheard":
                 return Unheard(intents_of(answer[1]))
             case b"forgotten":

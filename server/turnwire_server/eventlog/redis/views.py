@@ -82,6 +82,7 @@ class View:
             checkpoint_seq=self.number("checkpoint_seq"),
             ending=_loads(f["ending"]),
             intents=tuple(self.intents),
+            presented=int(f.get("presented", b"0")),
             is_rebuilt=f.get("rebuilt") == b"1",
             age_s=self.age_s,
         )
@@ -101,7 +102,14 @@ class View:
             confirmed=self.number("n") > 0,
             spec=self.spec,
             position=self.position,
+            presented=int(f.get("presented", b"0")),
+            decided=self._decided(),
         )
+
+    def _decided(self) -> dict[str, Intent]:
+        said = {intent.k: intent for intent in self.intents}
+        firsts = {name[2:]: int(k) for name, k in self.fields.items() if name.startswith("d:")}
+        return {question: said[k] for question, k in firsts.items() if k in said}
 
 
 def spec_of(spec: bytes, parent: bytes) -> dict[str, Any]:
