@@ -17,9 +17,10 @@ from typing import Any, Final
 import msgpack  # type: ignore[import-untyped]
 import orjson
 
-from turnwire_protocol.commands import MAX_SAFE_INTEGER, ref_of
+from turnwire_protocol.commands import ref_of
 from turnwire_protocol.entry import Entry
 from turnwire_protocol.exceptions import FrameError
+from turnwire_protocol.fields import MAX_SAFE_INTEGER
 from turnwire_protocol.model import to_wire
 
 MAX_NESTING: Final = 32

@@ -1,120 +1,60 @@
-"""Every command that a client sends (SPEC sections 2–5).
+"""Every command that a client sends (SPEC sections 2–7), and how one is read from the wire.
 
 Frozen models, strict (nothing is coerced), unknown fields ignored: commands are few, so each is validated in
-full, and a fault is answered with the path of the field and what was expected there. What PROTOCOL names but
-this version does not serve is refused by name, never ignored. Limits that depend on the server's
-configuration (`input_chars`) are checked in `wire`; who may do what, far above.
+full, and a fault is answered with the path of the field and what was expected there. Those of requests and
+tools are in `request_commands`. Limits that depend on the server's configuration (`input_chars`) and the sizes
+of somebody's own JSON are checked in `wire`; who may do what, far above.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    StringConstraints,
-    Tag,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from turnwire_protocol.codes import ErrorCode
-from turnwire_protocol.cursor import Cursor
 from turnwire_protocol.exceptions import CommandError
-from turnwire_protocol.model import TextPart, Visibility
-
-ID_PATTERN = r"^[A-Za-z0-9_.:-]{1,64}$"
-_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-MAX_SAFE_INTEGER = 2**53 - 1
-MAX_PAGE = 100
-
-
-def is_id(value: object) -> bool:
-    """May `value` stand as an id chosen by a client?"""
-    return isinstance(value, str) and _ID.fullmatch(value) is not None
-
-
-def _text(limit: int, *, least: int = 0) -> Any:
-    return StringConstraints(min_length=least, max_length=limit)
-
-
-def _id(value: Any) -> Any:
-    if not is_id(value):
-        raise PydanticCustomError("expected", "1 to 64 characters of A-Z a-z 0-9 _ - . :")
-    return value
-
-
-def _cursor(value: Any) -> Any:
-    if (
-        isinstance(value, dict)
-        and isinstance(epoch := value.get("epoch"), str)
-        and 0 < len(epoch) <= 128
-        and type(seq := value.get("seq")) is int
-        and 0 <= seq <= MAX_SAFE_INTEGER
-    ):
-        return Cursor(epoch, seq)
-    if isinstance(value, Cursor):
-        return value
-    raise PydanticCustomError("expected", "a cursor, {epoch: string, seq: integer from 0}")
-
-
-_CURSOR_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "epoch": {"type": "string", "minLength": 1, "maxLength": 128},
-        "seq": {"type": "integer", "minimum": 0, "maximum": MAX_SAFE_INTEGER},
-    },
-    "required": ["epoch", "seq"],
-}
-
-Id = Annotated[str, BeforeValidator(_id), WithJsonSchema({"type": "string", "pattern": ID_PATTERN})]
-Since = Annotated[Cursor, BeforeValidator(_cursor), WithJsonSchema(_CURSOR_SCHEMA)]
-UserId = Annotated[str, _text(256, least=1)]
-PageLimit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
-PageMark = Annotated[str, _text(256, least=1)]
-Token = Annotated[str, _text(16_384, least=1)]
-Title = Annotated[str, _text(256)]
-Reason = Annotated[str, _text(512)]
-
-
-class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
-
-    # Fields of PROTOCOL that this version does not serve: refused, because a client that sends one counts
-    # on what it does.
-    unavailable: ClassVar[tuple[str, ...]] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unavailable(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            for name in cls.unavailable:
-                if value.get(name) is not None:
-                    raise PydanticCustomError("unavailable", f"{name}: is not available in this version")
-        return value
-
-
-class BaseCommand(Model):
-    """`id` is the client's own mark; the answer carries it back as `ref`."""
-
-    id: Annotated[str, _text(64, least=1)] | None = None
-
+from turnwire_protocol.fields import (
+    BaseCommand,
+    Id,
+    Model,
+    PageLimit,
+    PageMark,
+    Since,
+    Title,
+    Token,
+    UserId,
+    Whole,
+    expected,
+    is_id,
+    text,
+)
+from turnwire_protocol.model import Visibility
+from turnwire_protocol.request_commands import (
+    FeedbackCreate,
+    RequestCancel,
+    RequestCreate,
+    RequestInterrupt,
+    RequestPresented,
+    RequestRegenerate,
+    RequestResume,
+    RequestStatus,
+    Segments,
+    ToolApprove,
+    ToolCancel,
+    ToolClaim,
+    ToolDeny,
+    ToolResult,
+)
 
 # --- the connection --------------------------------------------------------------------------------------
 
 
 class ClientInfo(Model):
-    name: Annotated[str, _text(128)] | None = None
-    version: Annotated[str, _text(128)] | None = None
-    instance_id: Annotated[str, _text(128, least=1)] | None = None
+    name: Annotated[str, text(128)] | None = None
+    version: Annotated[str, text(128)] | None = None
+    instance_id: Annotated[str, text(128, least=1)] | None = None
 
 
 class ResumeEntry(Model):
@@ -131,7 +71,7 @@ class ResumeEntry(Model):
     @model_validator(mode="after")
     def _names_one(self) -> Self:
         if (self.conversation_id is None) == (self.request_id is None):
-            raise PydanticCustomError("expected", "either conversation_id or request_id")
+            raise expected("either conversation_id or request_id")
         return self
 
 
@@ -156,8 +96,6 @@ class Ping(BaseCommand):
 
 
 class ConversationOpen(BaseCommand):
-    unavailable = ("segments",)
-
     type: Literal["conversation.open"] = "conversation.open"
     conversation_id: Id
     since: Since | None = None
@@ -165,6 +103,7 @@ class ConversationOpen(BaseCommand):
     title: Title | None = None
     metadata: dict[str, Any] | None = None
     visibility: Visibility | None = None
+    segments: Segments | None = None
 
 
 class ConversationLeave(BaseCommand):
@@ -200,97 +139,25 @@ class ConversationDelete(BaseCommand):
     conversation_id: Id
 
 
-# --- requests --------------------------------------------------------------------------------------------
+# --- what the users of a conversation share --------------------------------------------------------------
 
 
-class InputText(Model):
-    """The only kind of part that a user's input has in this version."""
+class PresenceSet(BaseCommand):
+    """`state` must be there; null takes back what this connection has said, it goes on following."""
 
-    kind: Literal["text"]
-    text: str
-
-
-def _input_kind(value: Any) -> str | None:
-    if isinstance(value, str):
-        return "text"
-    return "parts" if isinstance(value, list) else None
-
-
-def _some_text(parts: list[InputText]) -> list[InputText]:
-    if not any(part.text for part in parts):
-        raise PydanticCustomError("expected", "some text")
-    return parts
-
-
-Input = Annotated[
-    Annotated[str, Field(min_length=1), Tag("text")]
-    | Annotated[list[InputText], Field(min_length=1), AfterValidator(_some_text), Tag("parts")],
-    Discriminator(
-        _input_kind,
-        custom_error_type="expected",
-        custom_error_message="a string or a list of text parts",
-    ),
-]
-
-
-def _on_busy(value: Any) -> Any:
-    if value in ("interrupt", "steer", "parallel"):
-        raise PydanticCustomError("unavailable", f"'{value}' is not available in this version")
-    return value
-
-
-class RequestCreate(BaseCommand):
-    """`parent_id` absent means the conversation's head, an explicit null the beginning (a new first message)."""
-
-    unavailable = ("tools", "segments", "context", "target")
-
-    type: Literal["request.create"] = "request.create"
-    request_id: Id
+    type: Literal["presence.set"] = "presence.set"
     conversation_id: Id
-    input: Input
-    on_busy: Annotated[Literal["queue", "reject"], BeforeValidator(_on_busy)] = "queue"
-    on_disconnect: Literal["continue", "cancel"] = "continue"
-    parent_id: Id | None = None
-    route: Annotated[str, _text(128, least=1)] | None = None
-    since: Since | None = None
-    metadata: dict[str, Any] | None = None
-
-    @property
-    def from_root(self) -> bool:
-        """Is this a new first message, a sibling of the conversation's beginning?"""
-        return self.parent_id is None and "parent_id" in self.model_fields_set
-
-    def parts(self) -> list[TextPart]:
-        """The input as the parts of a message; a string is one text part."""
-        if isinstance(self.input, str):
-            return [TextPart(text=self.input)]
-        return [TextPart(text=part.text) for part in self.input]
+    state: Any
 
 
-class RequestResume(BaseCommand):
-    type: Literal["request.resume"] = "request.resume"
-    request_id: Id
-    since: Since | None = None
+class ContextSet(BaseCommand):
+    """`value` must be there; null takes the key out of the prompts, its version stays."""
 
-
-class RequestStatus(BaseCommand):
-    type: Literal["request.status"] = "request.status"
-    request_id: Id
-
-
-class RequestCancel(BaseCommand):
-    type: Literal["request.cancel"] = "request.cancel"
-    request_id: Id
-    reason: Reason | None = None
-
-
-class FeedbackCreate(BaseCommand):
-    """What the numbers of `rating` mean is the product's affair (−1 and 1, or 1 to 5)."""
-
-    type: Literal["feedback.create"] = "feedback.create"
-    request_id: Id
-    rating: Annotated[int, Field(ge=-5, le=5)]
-    comment: Annotated[str, _text(4096)] | None = None
+    type: Literal["context.set"] = "context.set"
+    conversation_id: Id
+    key: Id
+    version: Whole
+    value: Any
 
 
 AnyCommand = (
@@ -307,7 +174,17 @@ AnyCommand = (
     | RequestResume
     | RequestStatus
     | RequestCancel
+    | RequestInterrupt
+    | RequestPresented
+    | RequestRegenerate
     | FeedbackCreate
+    | ToolClaim
+    | ToolResult
+    | ToolApprove
+    | ToolDeny
+    | ToolCancel
+    | PresenceSet
+    | ContextSet
 )
 Command = Annotated[AnyCommand, Field(discriminator="type")]
 
@@ -327,12 +204,13 @@ _EXPECTED = {
     "string_too_short": "expected at least {min_length} characters",
     "string_too_long": "expected at most {max_length} characters",
     "too_short": "expected at least {min_length} items",
+    "too_long": "expected at most {max_length} items",
     "literal_error": "expected {expected}",
     "greater_than_equal": "expected at least {ge}",
     "less_than_equal": "expected at most {le}",
 }
 # Names that pydantic puts into the path for the branch of a union, not fields.
-_BRANCHES = {("input", "text"), ("input", "parts")}
+_BRANCHES = {("input", "text"), ("input", "parts"), ("presented", "at"), ("presented", "text")}
 
 
 def _path(loc: tuple[int | str, ...]) -> str:

@@ -279,6 +279,7 @@ class MessageInterrupted(TerminalEvent):
 @dataclass(slots=True, kw_only=True)
 class MessageMerged(TerminalEvent):
     type: Literal["message.merged"] = "message.merged"
+    message: Message | None = None
     into: str
 
 
@@ -359,12 +360,13 @@ class Pong:
 
 @dataclass(slots=True, kw_only=True)
 class Ack:
-    """Which of the fields are there depends on the command, see SPEC sections 3 and 4."""
+    """Which of the fields are there depends on the command, see SPEC sections 3, 4, 6 and 7."""
 
     type: Literal["ack"] = "ack"
     ref: str | None = None
     request_id: str | None = None
     conversation_id: str | None = None
+    call_id: str | None = None
     epoch: str | None = None
     seq: int | None = None
     state: AnyState | None = None

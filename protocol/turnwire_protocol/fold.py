@@ -92,7 +92,7 @@ class RequestFold:
         if known.message is not None:
             fold.message_id = known.message.message_id
             fold.answer_created_at = known.message.created_at
-            fold.partial = PartialMessage(known.message.parts)
+            fold.partial = PartialMessage(known.message.parts, known.message.steered or ())
         return fold
 
     def apply(self, event: object) -> None:
@@ -118,6 +118,7 @@ class RequestFold:
             created_at=self.answer_created_at,
             parent_id=self.input.message_id,
             ordinal=self.input.ordinal,
+            steered=list(self.partial.steered) or None,
         )
 
     def to_active(self) -> ActiveRequest:

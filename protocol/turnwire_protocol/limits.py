@@ -24,6 +24,12 @@ class WireLimits:
     input_chars: int = 100_000
     # Bytes of one `metadata`, as JSON.
     metadata_bytes: int = 16_384
+    # Bytes of one JSON value that goes into a prompt: `context`, a key of the shared context, an approval's arguments.
+    context_bytes: int = 65_536
+    # Bytes of all `tools` of one request, as JSON.
+    tools_bytes: int = 65_536
+    # Bytes of one user's presence `state`, as JSON.
+    presence_bytes: int = 4_096
     # A second's worth may come at once. Typing indicators and interrupts stay far below.
     commands_per_s: float = 50.0
     errors_per_minute: int = 60

@@ -80,6 +80,14 @@ Part = Annotated[TextPart | ReasoningPart | ToolCallPart, Field(discriminator="k
 
 
 @dataclass(slots=True, kw_only=True)
+class Steered:
+    """A request that was folded into an answer: the parts from index `part` on were written knowing it."""
+
+    part: int
+    request_id: str
+
+
+@dataclass(slots=True, kw_only=True)
 class Message:
     """One message of a conversation. `ordinal` is the place of its request in the conversation."""
 
@@ -92,6 +100,7 @@ class Message:
     created_at: int
     parent_id: str | None = None
     ordinal: int | None = None
+    steered: list[Steered] | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,7 +12,16 @@ from typing import Any, Literal
 
 from turnwire_protocol import events as ev
 from turnwire_protocol.exceptions import OffsetMismatch
-from turnwire_protocol.model import Approval, Part, ReasoningPart, TextPart, ToolCallPart, ToolCallState, ToolWhere
+from turnwire_protocol.model import (
+    Approval,
+    Part,
+    ReasoningPart,
+    Steered,
+    TextPart,
+    ToolCallPart,
+    ToolCallState,
+    ToolWhere,
+)
 from turnwire_protocol.utf16 import utf16_cut, utf16_len
 
 
@@ -99,14 +108,16 @@ class PartialCall(Chunks):
 class PartialMessage:
     """The parts so far. `apply` every event of the request; those that do not touch parts are ignored."""
 
-    __slots__ = ("_calls", "parts")
+    __slots__ = ("_calls", "parts", "steered")
 
-    def __init__(self, parts: Iterable[Part] = ()) -> None:
+    def __init__(self, parts: Iterable[Part] = (), steered: Iterable[Steered] = ()) -> None:
         self.parts: list[PartialText | PartialCall] = [
             PartialCall.of(part) if isinstance(part, ToolCallPart) else PartialText(part.kind, part.text)
             for part in parts
         ]
         self._calls = {part.call_id: part for part in self.parts if isinstance(part, PartialCall)}
+        # The requests folded in, each with the number of parts that there were at that moment.
+        self.steered = list(steered)
 
     def apply(self, event: object) -> None:
         """Raises `OffsetMismatch` for a delta that does not begin where its part ends."""
@@ -156,6 +167,8 @@ class PartialMessage:
     def _drop_from(self, index: int) -> None:
         if index < len(self.parts):
             del self.parts[index:]
+            # A request that was folded in stays so: what is written instead is written knowing it as well.
+            self.steered = [Steered(part=min(s.part, index), request_id=s.request_id) for s in self.steered]
             self._calls = {part.call_id: part for part in self.parts if isinstance(part, PartialCall)}
 
     def _tool_started(self, event: ev.ToolStarted) -> None:
@@ -165,6 +178,9 @@ class PartialMessage:
         call = PartialCall(event.call_id, event.name, event.where)
         self.parts.append(call)
         self._calls[event.call_id] = call
+
+    def _steered(self, event: ev.SteerApplied) -> None:
+        self.steered.append(Steered(part=len(self.parts), request_id=event.from_))
 
     # An event for a call that is not there changes nothing: a reset has dropped the call meanwhile.
 
@@ -209,6 +225,7 @@ _HANDLERS: dict[type, Callable[[PartialMessage, Any], None]] = {
     ev.OutputTextDelta: PartialMessage._text_delta,
     ev.ReasoningDelta: PartialMessage._reasoning_delta,
     ev.PartReset: PartialMessage._reset,
+    ev.SteerApplied: PartialMessage._steered,
     ev.ToolStarted: PartialMessage._tool_started,
     ev.ToolArgumentsDelta: PartialMessage._arguments_delta,
     ev.ToolCalled: PartialMessage._tool_called,

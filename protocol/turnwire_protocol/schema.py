@@ -37,7 +37,17 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "request.resume": ("request.resumed",),
     "request.status": ("request.state",),
     "request.cancel": ("ack",),
+    "request.interrupt": ("ack",),
+    "request.presented": (),
+    "request.regenerate": ("ack",),
     "feedback.create": ("ack",),
+    "tool.claim": ("ack",),
+    "tool.result": ("ack",),
+    "tool.approve": ("ack",),
+    "tool.deny": ("ack",),
+    "tool.cancel": ("ack",),
+    "presence.set": ("ack",),
+    "context.set": ("ack",),
 }
 
 

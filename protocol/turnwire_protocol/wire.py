@@ -19,17 +19,19 @@ from turnwire_protocol.codec import Codec
 from turnwire_protocol.codes import CloseCode, ErrorCode
 from turnwire_protocol.commands import (
     AnyCommand,
+    ContextSet,
     ConversationOpen,
     Hello,
-    RequestCreate,
+    PresenceSet,
     bad_command,
-    is_id,
     parse_command,
     ref_of,
 )
 from turnwire_protocol.events import ErrorMessage
 from turnwire_protocol.exceptions import CommandError, FrameError, RemoteProtocolError
+from turnwire_protocol.fields import is_id
 from turnwire_protocol.limits import ErrorWindow, TokenBucket, WireLimits
+from turnwire_protocol.request_commands import NewRequest, RequestCreate, ToolApprove
 from turnwire_protocol.transitions import Signal, State, next_state
 from turnwire_protocol.utf16 import utf16_len
 
@@ -38,7 +40,7 @@ MESSAGE_TOO_BIG = 1009
 HEARTBEATS_MISSED = 2.5
 _SIGNALS = {"hello": Signal.HELLO, "auth.refresh": Signal.REFRESH, "ping": Signal.PING}
 # Never rate limited: whoever wants to stop something or to stay must always be heard.
-UNLIMITED = frozenset({"hello", "auth.refresh", "ping", "request.cancel"})
+UNLIMITED = frozenset({"hello", "auth.refresh", "ping", "request.cancel", "request.interrupt"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +135,29 @@ class Wire:
             raise _error(message, ErrorCode.UNAUTHENTICATED, "the token has expired") from None
 
     def _check_size(self, command: AnyCommand, message: dict[str, Any]) -> None:
-        for what, size, limit in self._sizes(command):
+        for what, size, limit in self._sizes(command, message):
             if size > limit:
                 details = {"size": size, "limit": limit}
                 raise _error(message, ErrorCode.TOO_LARGE, f"{what}: at most {limit}", details=details)
 
-    def _sizes(self, command: AnyCommand) -> Iterator[tuple[str, int, int]]:
+    def _sizes(self, command: AnyCommand, message: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
+        limits = self.limits
         if isinstance(command, Hello):
-            yield "resume", len(command.resume), self.limits.resume_entries
+            yield "resume", len(command.resume), limits.resume_entries
         if isinstance(command, RequestCreate):
-            yield "input", _input_chars(command), self.limits.input_chars
-        if isinstance(command, RequestCreate | ConversationOpen) and command.metadata is not None:
-            yield "metadata", len(orjson.dumps(command.metadata)), self.limits.metadata_bytes
+            yield "input", _input_chars(command), limits.input_chars
+        if isinstance(command, NewRequest | ConversationOpen) and command.metadata is not None:
+            yield "metadata", _bytes(command.metadata), limits.metadata_bytes
+        match command:
+            case NewRequest():
+                yield "tools", _bytes(message.get("tools")), limits.tools_bytes
+                yield "context", _bytes(command.context), limits.context_bytes
+            case ToolApprove():
+                yield "arguments", _bytes(command.arguments), limits.context_bytes
+            case PresenceSet():
+                yield "state", _bytes(command.state), limits.presence_bytes
+            case ContextSet():
+                yield "value", _bytes(command.value), limits.context_bytes
 
     # --- what was decided above --------------------------------------------------------------------------
 
@@ -220,6 +233,11 @@ class Wire:
         self.state = next_state(self.state, Signal.CLOSE)
         if self.close is None:
             self.close = Close(code, reason)
+
+
+def _bytes(value: Any) -> int:
+    """The size of somebody's own JSON."""
+    return 0 if value is None else len(orjson.dumps(value))
 
 
 def _input_chars(command: RequestCreate) -> int:

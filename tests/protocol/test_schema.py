@@ -49,13 +49,13 @@ def test_valid_command_fits_the_schema(case: dict[str, Any]) -> None:
     validator("commands").validate(case["message"])
 
 
-# The schema does not say these: a field that is refused by name is simply unknown to it, and which characters
-# stand in a list of texts is no matter of types.
+# The schema does not say these: what one field demands of another, and what the items of a list must not have in
+# common, is no matter of types.
 BEYOND_SCHEMA = {
-    "segments, not available",
-    "tools, not available",
-    "context, not available",
-    "target, not available",
+    "a target without steer",
+    "parallel to nothing in particular",
+    "two tools of one name",
+    "a tool whose parameters are a list",
     "an input of empty parts",
     # In a JSON Schema `$` is the end, as in ECMA-262; this validator uses Python's, which allows a line break.
     "a conversation id that ends in a line break",

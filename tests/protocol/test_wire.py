@@ -287,6 +287,30 @@ def test_input_is_measured_in_utf16_units(text: str, fits: bool) -> None:
             assert not answer.retryable
 
 
+TOOL = {"name": "t", "description": "x" * 60, "parameters": {}}
+
+
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        ({"type": "request.create", "conversation_id": "k", "input": "x", "context": {"a": "x" * 99}}, "context"),
+        ({"type": "request.create", "conversation_id": "k", "input": "x", "tools": [TOOL]}, "tools"),
+        ({"type": "request.regenerate", "message_id": "m", "context": {"a": "x" * 99}}, "context"),
+        ({"type": "tool.approve", "call_id": "c", "arguments": {"a": "x" * 99}}, "arguments"),
+        ({"type": "presence.set", "conversation_id": "k", "state": "x" * 99}, "state"),
+        ({"type": "context.set", "conversation_id": "k", "key": "a", "version": 1, "value": ["x" * 99]}, "value"),
+    ],
+)
+def test_somebodys_own_json_is_measured(command: dict[str, Any], what: str) -> None:
+    message = {**command, "request_id": "r"}
+    limits = WireLimits(context_bytes=100, tools_bytes=100, presence_bytes=100)
+    (answer,) = send(opened(limits), message)
+    assert (answer.code, answer.message) == (ErrorCode.TOO_LARGE, f"{what}: at most 100")
+    assert codes(send(opened(WireLimits(context_bytes=200, tools_bytes=200, presence_bytes=200)), message)) == [
+        command["type"]
+    ]
+
+
 @pytest.mark.parametrize("kind", ["request.create", "conversation.open"])
 def test_metadata_is_measured_as_json(kind: str) -> None:
     limits = WireLimits(metadata_bytes=20)

@@ -51,6 +51,7 @@ class Conversation {
           answer_at: known.message?.created_at,
           message_id: known.message_id ?? known.message?.message_id,
           parts: known.message?.parts ?? [],
+          steered: known.message?.steered ?? [],
         },
       ]),
     );
@@ -83,6 +84,7 @@ class Conversation {
         created_at: event.message.created_at,
         last_seq: event.seq,
         parts: [],
+        steered: [],
       });
     } else if (event.type === "message.amended") {
       if (this.messages.has(event.message_id)) this.messages.set(event.message_id, event.message);
@@ -105,7 +107,7 @@ class Conversation {
 
   answerOf(request, status = "partial") {
     if (!request.message_id) return undefined;
-    const { message_id, request_id, parts, input } = request;
+    const { message_id, request_id, parts, steered, input } = request;
     return {
       message_id,
       request_id,
@@ -115,6 +117,7 @@ class Conversation {
       created_at: request.answer_at ?? 0,
       parent_id: input.message_id,
       ordinal: input.ordinal,
+      ...(steered.length ? { steered } : {}),
     };
   }
 
@@ -183,6 +186,12 @@ function append(request, kind, event) {
   if (request.state === "preparing") request.state = "streaming";
 }
 
+function dropFrom(request, index) {
+  if (index >= request.parts.length) return;
+  request.parts.length = index;
+  request.steered = request.steered.map((one) => ({ ...one, part: Math.min(one.part, index) }));
+}
+
 function onCall(request, event, change) {
   const call = request.parts.find((part) => part.call_id === event.call_id);
   if (call) change(call); // a reset may have dropped it
@@ -214,19 +223,21 @@ const FOLD = {
   "retrieval.completed": () => {},
   "retrieval.failed": () => {},
   "tool.progress": () => {},
-  "steer.applied": () => {},
+  "steer.applied": (request, event) => {
+    request.steered = [...request.steered, { part: request.parts.length, request_id: event.from }];
+  },
   "output_text.delta": (request, event) => append(request, "text", event),
   "reasoning.delta": (request, event) => append(request, "reasoning", event),
   "part.reset": (request, { part, offset }) => {
     const keep = offset === 0 ? part : part + 1;
     if (keep > request.parts.length || (offset && offset > request.parts[part].text.length))
       throw new Misfit(`offset_mismatch: reset of part ${part}`);
-    request.parts.length = keep;
+    dropFrom(request, keep);
     if (offset) request.parts[part].text = request.parts[part].text.slice(0, offset);
     onCall(request, {}, () => {});
   },
   "tool.started": (request, { part, call_id, name, where }) => {
-    request.parts.length = Math.min(part, request.parts.length); // a muted request may lack parts before it
+    dropFrom(request, part); // a muted request may lack parts before it
     request.parts.push({ kind: "tool_call", call_id, name, where, arguments: "", state: "started" });
     if (request.state === "preparing") request.state = "streaming";
   },

@@ -49,6 +49,7 @@ from turnwire_server.auth import AuthUnavailable, ExpiredToken, InvalidToken, Pr
 from turnwire_server.eventlog.base import ConversationRef
 
 from .follower import Placed
+from .unavailable import refuse_unavailable
 
 if TYPE_CHECKING:
     from .session import Session
@@ -68,6 +69,7 @@ _PUBLISHED_LIMITS = (
 
 async def dispatch(session: Session, command: AnyCommand) -> None:
     """Carry out one command and write its answer. Raises `CommandError` for whatever must not be."""
+    refuse_unavailable(command)
     match command:
         case Hello():
             await _hello(session, command)

@@ -21,7 +21,7 @@ function takeFrame(conversation, frame) {
 
 function view(conversation) {
   const active = conversation.running().map((request) => {
-    const { parts, answer_at, ...known } = request;
+    const { parts, steered, answer_at, ...known } = request;
     return { ...known, conversation_id: conversation.id, message: conversation.answerOf(request) };
   });
   return { epoch: conversation.epoch, seq: conversation.seq, messages: conversation.branch(), active };
