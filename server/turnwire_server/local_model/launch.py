@@ -55,7 +55,15 @@ async def running_local_model(
     Raises `LocalModelUnavailable`. The child also ends by itself when this process dies.
     """
     process = await asyncio.create_subprocess_exec(
-        python, "-m", "turnwire_server.local_model", "--with-parent", stdin=PIPE, stdout=PIPE, stderr=None
+        python,
+        "-m",
+        "turnwire_server.local_model",
+        "--with-parent",
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=None,
+        # A terminal's Ctrl-C goes to the whole group: running turns need their model until they have ended.
+        start_new_session=True,
     )
     try:
         said = await _first_line(process, start_limit_s)

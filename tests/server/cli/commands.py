@@ -198,6 +198,10 @@ class Serving:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def interrupt(self) -> None:
+        """As Ctrl-C on a terminal: to the whole process group. It has one of its own, see `serving`."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
     async def gone(self) -> int:
         """Wait for its end; its exit code."""
         async with asyncio.timeout(WAIT_S):
@@ -219,6 +223,7 @@ async def serving(
             env=environ(**variables),
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
+            process_group=0,
         )
     try:
         assert process.stdout is not None

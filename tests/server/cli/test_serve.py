@@ -166,10 +166,20 @@ async def test_the_local_model_answers_and_outlives_a_ctrl_c_until_the_answer_is
         async with connected(server.url) as client:
             await client.create("r1", "c1", "Say hello.")
             await client.event("output_text.delta", "r1")
-            server.signal(signal.SIGINT)
+            server.interrupt()
             ending = await client.terminal("r1", 60)
             assert ending["type"] == "message.completed"
         assert await server.gone() == 0
+        await asyncio.to_thread(child.wait, 10)
+
+
+@pytest.mark.skipif(not is_installed(), reason="the local model is not installed")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGKILL, -signal.SIGKILL)])
+async def test_the_local_model_never_outlives_the_server(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    async with serving(tmp_path, "--local-model") as server:
+        (child,) = psutil.Process(server.process.pid).children()
+        server.signal(number)
+        assert await server.gone() == code
         await asyncio.to_thread(child.wait, 10)
 
 
