@@ -18,13 +18,15 @@ from turnwire_server.archive.base import Archive
 
 from .archive_cancels import Cancels, EarlyCancels
 from .archive_conversations import Conversations, Members
-from .archive_requests import Branches, Endings, Feedback, Parking, Requests
+from .archive_requests import Branches, Endings, Feedback, Fences, Parking, Requests
 from .kit import ArchiveKit, Clock
 
 ArchiveFactory = Callable[[Clock], AbstractAsyncContextManager[ArchiveKit]]
 
 
-class ArchiveContract(Conversations, Members, Requests, Parking, Endings, Cancels, EarlyCancels, Branches, Feedback):
+class ArchiveContract(
+    Conversations, Members, Requests, Fences, Parking, Endings, Cancels, EarlyCancels, Branches, Feedback
+):
     """Derive, and give the factory."""
 
     factory: ArchiveFactory

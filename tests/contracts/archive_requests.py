@@ -155,6 +155,36 @@ class Requests:
         assert record is not None
         assert (record.ordinal, record.head, record.updated_at, record.title) == (2, "a-r2", 200, "its name")
 
+    async def test_a_place_in_a_conversation_is_given_once(self, archive: Archive) -> None:
+        await made(archive, talk(), talk("else"), talk(tenant_id="other"))
+        for name, ordinal in (("r1", 1), ("r3", 3)):
+            await archive.insert_request(op(), asked(name, ordinal))
+        for _ in range(2):
+            stands, by_me = await archive.insert_request(op(), asked("late", 1))
+            assert (stands, by_me) == (asked("r3", 3), False), "the newest: above it is place"
+            assert await archive.request("acme", "late") is None
+            assert await archive.message("acme", "talk", "u-late") is None
+        record = await archive.conversation("acme", "talk")
+        assert record is not None
+        assert (record.ordinal, record.head) == (3, "a-r3")
+        for place in ({"conversation_id": "else"}, {"tenant_id": "other"}):
+            assert (await archive.insert_request(op(), asked(f"in-{[*place]}", 1, **place)))[1]
+        for name, ordinal in (("late", 4), ("between", 2)):
+            assert await archive.insert_request(op(), asked(name, ordinal)) == (asked(name, ordinal), True)
+
+    async def test_its_place_is_free_once_its_conversation_is_gone(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        await archive.delete_conversation("acme", "talk")
+        await made(archive, talk())
+        assert await archive.insert_request(op(), asked("r2")) == (asked("r2"), True)
+
+    async def test_what_has_ended_keeps_its_place(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await turn(archive, "r1", 1)
+        stands, by_me = await archive.insert_request(op(), asked("late"))
+        assert (stands.request_id, stands.state, by_me) == ("r1", "completed", False)
+
     async def test_a_title_that_was_given_stays(self, archive: Archive) -> None:
         await made(archive, talk(title="given"))
         await archive.insert_request(op(), asked("r1", title="its name"))
@@ -181,10 +211,10 @@ class Requests:
     @pytest.mark.parametrize("limit", [1, 2, 3, 7])
     async def test_pages_of_what_has_not_ended_leave_nothing_out(self, archive: Archive, limit: int) -> None:
         await made(archive, talk(), talk(tenant_id="other"))
-        for name, ordinal in (("r3", 1), ("r1", 1), ("r2", 2), ("r4", 3)):
-            await archive.insert_request(op(), asked(name, ordinal))
+        for name, ordinal, at in (("r3", 1, 100), ("r1", 2, 100), ("r2", 3, 200), ("r4", 4, 300)):
+            await archive.insert_request(op(), asked(name, ordinal, created_at=at))
         await archive.insert_request(op(), asked("r1", 1, tenant_id="other"))
-        await end(archive, "r2", 2)
+        await end(archive, "r2", 3)
         expected = [("acme", "r1"), ("acme", "r3"), ("other", "r1"), ("acme", "r4")]
         assert await open_pages(archive, None, limit) == expected
         assert await open_pages(archive, "acme", limit) == [key for key in expected if key[0] == "acme"]
@@ -206,6 +236,56 @@ class Requests:
         assert await archive.message("acme", "talk", "u-r1") is None
         assert await archive.open_requests(limit=10) == []
         assert list(await archive.usage("acme", "r1")) == [row()], "the ledger stays"
+
+
+class Fences:
+    """What those who go on with a request leave for those who were before them."""
+
+    async def test_the_highest_stands(self, archive: Archive) -> None:
+        await made(archive, talk())
+        assert await archive.insert_request(op(), asked("r1", fence=5)) == (asked("r1", fence=5), True)
+        for fence, stands in ((4, 5), (2**52, 2**52), (7, 2**52)):
+            assert await archive.take_request("acme", "r1", fence) == asked("r1", fence=stands)
+        assert await archive.request("acme", "r1") == asked("r1", fence=2**52)
+        assert list(await archive.open_requests(limit=10)) == [asked("r1", fence=2**52)]
+        assert (await archive.insert_request(op(), asked("r1", fence=2**53)))[0].fence == 2**52
+
+    async def test_what_has_ended_is_not_taken(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        ended = await end(archive, "r1")
+        assert await archive.take_request("acme", "r1", 5) == ended
+        assert await archive.request("acme", "r1") == ended
+
+    async def test_it_stays_with_an_ending(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        await archive.take_request("acme", "r1", 5)
+        ended = await end(archive, "r1")
+        assert ended is not None
+        assert ended.fence == 5
+        assert await archive.request("acme", "r1") == ended
+
+    async def test_an_absent_request_cannot_be_taken(self, archive: Archive) -> None:
+        await made(archive, talk())
+        assert await archive.take_request("acme", "never", 5) is None
+        assert await archive.insert_request(op(), asked("never")) == (asked("never"), True)
+
+    async def test_it_goes_with_its_conversation(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        await archive.take_request("acme", "r1", 5)
+        await archive.delete_conversation("acme", "talk")
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        assert await archive.request("acme", "r1") == asked("r1")
+
+    async def test_tenants_do_not_share_it(self, archive: Archive) -> None:
+        await made(archive, talk(), talk(tenant_id="other"))
+        for tenant in ("acme", "other"):
+            await archive.insert_request(op(), asked("r1", tenant_id=tenant))
+        await archive.take_request("acme", "r1", 5)
+        assert await archive.request("other", "r1") == asked("r1", tenant_id="other")
 
 
 class Parking:

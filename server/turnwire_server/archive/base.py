@@ -77,6 +77,8 @@ class RequestRecord:
     """Where a parked turn goes on, only while it is open; see `Archive.park_request`."""
     cancel: Mapping[str, Any] | None = None
     """The first cancel, ``{"by": user id, "reason": text or None}``; see `Archive.record_cancel`."""
+    fence: int = 0
+    """The highest that an owner has left; see `Archive.take_request`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +165,23 @@ class Archive(Protocol):
     async def insert_request(self, op: str, record: RequestRecord) -> tuple[RequestRecord, bool]:
         """Insert once with the user's message. Returns what stands, and whether it is by this ``op``.
 
+        A conversation has one request of each ordinal. When another one has the place of a new request, nothing is
+        inserted, and the newest request of the conversation is what stands: of another id, and never by this ``op``.
+        The conversation knows of it then, so that whoever claims again upon that is given a place of its own.
+
         It looks for no cancel. Whoever inserts asks `recorded_cancel` *after* this has answered: then a cancel that
         came at the same time is either kept to be found, or has marked the request.
         """
 
     async def request(self, tenant_id: str, request_id: str) -> RequestRecord | None:
         """The record, or None."""
+
+    async def take_request(self, tenant_id: str, request_id: str, fence: int) -> RequestRecord | None:
+        """Leave the fence of whoever goes on with an open request, unless there is a higher one.
+
+        Returns the record as it stands then; None when it is absent. If its ``fence`` is higher, the request has a
+        later owner; if it has ended, nothing was changed.
+        """
 
     async def end_request(
         self,

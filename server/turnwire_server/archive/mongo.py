@@ -107,7 +107,7 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
         _index("updated_at", "tenant", "conversation"),
     ),
     "requests": (
-        _index("tenant", "conversation", "ordinal"),
+        _index("tenant", "conversation", "ordinal", unique=True),
         _index("tenant", "conversation", "message_ids"),
         _index("created_at", "tenant", "request", only=_OPEN),
         _index("tenant", "created_at", "request", only=_OPEN),
@@ -269,7 +269,10 @@ class MongoArchive:
 
     async def insert_request(self, op: str, record: RequestRecord) -> tuple[RequestRecord, bool]:
         async with self._writing() as (db, writing):
-            stands = await _insert_once(writing, db["requests"], request_document(op, record))
+            # Two claims, one before a loss of the log and one after it, may have been given one place.
+            talk = {"tenant": record.tenant_id, "conversation": record.conversation_id}
+            in_the_way = {**talk, "ordinal": {"$gte": record.ordinal}}
+            stands = await _insert_once(writing, db["requests"], request_document(op, record), in_the_way)
             if stands["state"] == "open":  # else its conversation knows of it, see end_request
                 await _move_on(writing, db["conversations"], stands, stands["created_at"])
             return request_record(stands), stands["op"] == op
@@ -277,6 +280,15 @@ class MongoArchive:
     async def request(self, tenant_id: str, request_id: str) -> RequestRecord | None:
         async with self._reading() as db:
             found = await db["requests"].find_one({"_id": identity(tenant_id, request_id)})
+            return None if found is None else request_record(found)
+
+    async def take_request(self, tenant_id: str, request_id: str, fence: int) -> RequestRecord | None:
+        key = {"_id": identity(tenant_id, request_id)}
+        async with self._writing() as (db, writing):
+            # Also where none is found: a majority must have agreed on what is seen then.
+            leave = db["requests"].update_one({**key, **_OPEN}, {"$max": {"fence": fence}}, session=writing.session)
+            await writing.do(leave)
+            found = await db["requests"].find_one(key, session=writing.session)
             return None if found is None else request_record(found)
 
     async def end_request(
@@ -478,13 +490,21 @@ class MongoArchive:
 # --- writes ----------------------------------------------------------------------------------------------
 
 
-async def _insert_once(writing: _Writing, collection: Collection, document: Document) -> Document:
-    """Insert unless something with that ``_id`` is there; returns what stands."""
+async def _insert_once(
+    writing: _Writing, collection: Collection, document: Document, in_the_way: Document | None = None
+) -> Document:
+    """Insert unless something with that ``_id`` is there; returns what stands.
+
+    When it is another index that forbids it, that is the newest by ordinal of what is ``in_the_way``.
+    """
     for _ in range(_INSERT_TRIES):
         try:
             await writing.do(collection.insert_one(document, session=writing.session))
         except DuplicateKeyError:
             found = await collection.find_one({"_id": document["_id"]}, session=writing.session)
+            if found is None and in_the_way is not None:
+                newest_first = [("ordinal", DESCENDING)]
+                found = await collection.find_one(in_the_way, sort=newest_first, session=writing.session)
             if found is not None:
                 return found
         else:

@@ -92,6 +92,7 @@ def request_document(op: str, record: RequestRecord) -> Document:
         "title": record.title,
         "state": "open",
         "run": record.run,
+        "fence": record.fence,
         "op": op,
     }
 
@@ -115,6 +116,7 @@ def request_record(document: Mapping[str, Any]) -> RequestRecord:
         answer=message_in(document, is_answer=True),
         checkpoint=_loaded(document.get("checkpoint")),
         cancel=document.get("cancel"),
+        fence=document.get("fence", 0),
     )
 
 

@@ -55,10 +55,13 @@ SCHEMA = (
     "CREATE INDEX IF NOT EXISTS requests_by_conversation ON requests (tenant, conversation, ordinal)",
     """CREATE INDEX IF NOT EXISTS requests_open_by_conversation ON requests (tenant, conversation)
         WHERE state = 'open'""",
+    # Tables of their own, not columns of `requests`: data folders from before have those already.
+    """CREATE TABLE IF NOT EXISTS fences (
+        tenant TEXT NOT NULL, request TEXT NOT NULL, fence INTEGER NOT NULL,
+        PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
     """CREATE TABLE IF NOT EXISTS parked (
         tenant TEXT NOT NULL, request TEXT NOT NULL, checkpoint BLOB NOT NULL,
         PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
-    # A table of its own, not columns of `requests`: data folders from before have those already.
     """CREATE TABLE IF NOT EXISTS cancel_marks (
         tenant TEXT NOT NULL, request TEXT NOT NULL, by TEXT NOT NULL, reason TEXT,
         PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
@@ -184,7 +187,7 @@ class SqliteArchive:
     async def delete_conversation(self, tenant_id: str, conversation_id: str) -> None:
         def drop(db: Connection) -> None:
             key = (tenant_id, conversation_id)
-            for table in ("feedback", "parked", "cancel_marks"):
+            for table in ("feedback", "parked", "cancel_marks", "fences"):
                 db.execute(
                     f"DELETE FROM {table} WHERE tenant = ? AND request IN"
                     " (SELECT request FROM requests WHERE tenant = ? AND conversation = ?)",
@@ -213,7 +216,7 @@ class SqliteArchive:
         tenant, conversation = record.tenant_id, record.conversation_id
 
         def insert(db: Connection) -> tuple[RequestRecord, bool]:
-            found = _request_row(db, tenant, record.request_id)
+            found = _request_row(db, tenant, record.request_id) or _in_the_way(db, record)
             if found is None:
                 db.execute(
                     "INSERT INTO requests (tenant, request, conversation, user, fingerprint, ordinal, spec, input_id,"
@@ -254,6 +257,8 @@ class SqliteArchive:
                         conversation,
                     ),
                 )
+                if record.fence:
+                    _leave_fence(db, tenant, record.request_id, record.fence)
                 found = _request_row(db, tenant, record.request_id)
                 assert found is not None
             return _request(db, found), found["op"] == op
@@ -266,6 +271,17 @@ class SqliteArchive:
             return None if row is None else _request(db, row)
 
         return await self._read(look)
+
+    async def take_request(self, tenant_id: str, request_id: str, fence: int) -> RequestRecord | None:
+        def take(db: Connection) -> RequestRecord | None:
+            row = _request_row(db, tenant_id, request_id)
+            if row is None:
+                return None
+            if row["state"] == "open":
+                _leave_fence(db, tenant_id, request_id, fence)
+            return _request(db, row)
+
+        return await self._write(take)
 
     async def end_request(
         self,
@@ -539,6 +555,30 @@ def _request(db: Connection, row: Row) -> RequestRecord:
         answer=_message(db, row["tenant"], row["conversation"], row["answer_id"]),
         checkpoint=_checkpoint(db, row["tenant"], row["request"]) if row["state"] == "open" else None,
         cancel=_cancel_mark(db, row),
+        fence=_fence(db, row),
+    )
+
+
+def _in_the_way(db: Connection, record: RequestRecord) -> Row | None:
+    """The newest request of the conversation, if the place of the new one is taken."""
+    key = (record.tenant_id, record.conversation_id)
+    which = "SELECT * FROM requests WHERE tenant = ? AND conversation = ?"
+    if db.execute(f"{which} AND ordinal = ?", (*key, record.ordinal)).fetchone() is None:
+        return None
+    newest: Row = db.execute(f"{which} ORDER BY ordinal DESC LIMIT 1", key).fetchone()
+    return newest
+
+
+def _fence(db: Connection, request: Row) -> int:
+    key = (request["tenant"], request["request"])
+    row = db.execute("SELECT fence FROM fences WHERE tenant = ? AND request = ?", key).fetchone()
+    return 0 if row is None else int(row["fence"])
+
+
+def _leave_fence(db: Connection, tenant_id: str, request_id: str, fence: int) -> None:
+    db.execute(
+        "INSERT INTO fences VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET fence = max(fence, excluded.fence)",
+        (tenant_id, request_id, fence),
     )
 
 
