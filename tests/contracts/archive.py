@@ -18,14 +18,14 @@ from turnwire_server.archive.base import Archive
 
 from .archive_cancels import Cancels, EarlyCancels
 from .archive_conversations import Conversations, Members
-from .archive_requests import Branches, Endings, Feedback, Fences, Parking, Requests
+from .archive_requests import Amending, Branches, Endings, Feedback, Fences, Parking, Requests
 from .kit import ArchiveKit, Clock
 
 ArchiveFactory = Callable[[Clock], AbstractAsyncContextManager[ArchiveKit]]
 
 
 class ArchiveContract(
-    Conversations, Members, Requests, Fences, Parking, Endings, Cancels, EarlyCancels, Branches, Feedback
+    Conversations, Members, Requests, Fences, Parking, Endings, Amending, Cancels, EarlyCancels, Branches, Feedback
 ):
     """Derive, and give the factory."""
 

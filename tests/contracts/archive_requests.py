@@ -394,6 +394,53 @@ class Endings:
         assert list(await archive.usage("other", "gone")) == []
 
 
+class Amending:
+    async def test_what_was_presented_takes_the_place_of_the_answer(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await turn(archive, "r1", 1)
+        record = await archive.amend_answer("acme", "r1", reply("r1", text="ans"), presented=3)
+        assert record is not None
+        assert (record.answer, record.presented, record.ending) == (reply("r1", text="ans"), 3, ending())
+        assert await archive.request("acme", "r1") == record
+        assert await archive.message("acme", "talk", "a-r1") == reply("r1", text="ans")
+
+    async def test_it_only_grows(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await turn(archive, "r1", 1)
+        await archive.amend_answer("acme", "r1", reply("r1", text="answ"), presented=4)
+        for late in (3, 4):
+            record = await archive.amend_answer("acme", "r1", reply("r1", text="late"), presented=late)
+            assert record is not None
+            assert (record.answer, record.presented) == (reply("r1", text="answ"), 4)
+
+    async def test_what_has_not_ended_is_left_alone(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        assert await archive.amend_answer("acme", "r1", reply("r1"), presented=3) is None
+        assert await archive.amend_answer("acme", "absent", reply("absent"), presented=3) is None
+        record = await archive.request("acme", "r1")
+        assert record is not None
+        assert (record.state, record.answer, record.presented) == ("open", None, 0)
+
+    async def test_nothing_of_it_outlives_its_conversation(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await turn(archive, "r1", 1)
+        await archive.amend_answer("acme", "r1", reply("r1", text="ans"), presented=3)
+        await archive.delete_conversation("acme", "talk")
+        await made(archive, talk())
+        await turn(archive, "r1", 1)
+        record = await archive.request("acme", "r1")
+        assert record is not None
+        assert (record.answer, record.presented) == (reply("r1"), 0)
+
+    async def test_a_request_is_found_by_its_answer(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        assert await archive.answered_by("acme", "a-r1") == await archive.request("acme", "r1")
+        assert await archive.answered_by("acme", "u-r1") is None
+        assert await archive.answered_by("other", "a-r1") is None
+
+
 class Branches:
     @pytest.fixture
     async def tree(self, archive: Archive) -> Archive:

@@ -77,6 +77,8 @@ class RequestRecord:
     """Where a parked turn goes on, only while it is open; see `Archive.park_request`."""
     cancel: Mapping[str, Any] | None = None
     """The first cancel, ``{"by": user id, "reason": text or None}``; see `Archive.record_cancel`."""
+    presented: int = 0
+    """How far the answer was presented, as far as that was told after the end; see `Archive.amend_answer`."""
     fence: int = 0
     """The highest that an owner has left; see `Archive.take_request`."""
 
@@ -205,6 +207,18 @@ class Archive(Protocol):
         same usage rows: those of an ending that was overtaken by a cancel may stand already. Of `record_cancel`
         and this one comes first: the mark is there before the ending, or the request is found ended.
         """
+
+    async def amend_answer(
+        self, tenant_id: str, request_id: str, answer: Message, *, presented: int
+    ) -> RequestRecord | None:
+        """Put ``answer`` in place of the stored one of a request that has ended: what was presented of it.
+
+        ``presented`` only grows: nothing is changed when the same or more stands already. ``ending`` stays as it was.
+        Returns the record as it stands; None when there is no such request that has ended.
+        """
+
+    async def answered_by(self, tenant_id: str, answer_id: str) -> RequestRecord | None:
+        """The request whose answer has this id, or None."""
 
     async def record_cancel(
         self,

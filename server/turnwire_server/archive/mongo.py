@@ -53,6 +53,7 @@ from .mongo_branches import BranchWalk, Chosen
 from .mongo_documents import (
     OUTLINE,
     Document,
+    answer_fields,
     cancel_mark,
     conversation_document,
     conversation_record,
@@ -109,6 +110,7 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
     "requests": (
         _index("tenant", "conversation", "ordinal", unique=True),
         _index("tenant", "conversation", "message_ids"),
+        _index("tenant", "answer_id"),
         _index("created_at", "tenant", "request", only=_OPEN),
         _index("tenant", "created_at", "request", only=_OPEN),
         _index("tenant", "conversation", only=_OPEN),
@@ -280,6 +282,22 @@ class MongoArchive:
     async def request(self, tenant_id: str, request_id: str) -> RequestRecord | None:
         async with self._reading() as db:
             found = await db["requests"].find_one({"_id": identity(tenant_id, request_id)})
+            return None if found is None else request_record(found)
+
+    async def answered_by(self, tenant_id: str, answer_id: str) -> RequestRecord | None:
+        async with self._reading() as db:
+            found = await db["requests"].find_one({"tenant": tenant_id, "answer_id": answer_id})
+            return None if found is None else request_record(found)
+
+    async def amend_answer(
+        self, tenant_id: str, request_id: str, answer: Message, *, presented: int
+    ) -> RequestRecord | None:
+        key = {"_id": identity(tenant_id, request_id), "state": {"$ne": "open"}}
+        chosen = {**key, "$or": [{"presented": {"$lt": presented}}, {"presented": {"$exists": False}}]}
+        change = {"$set": {**answer_fields(answer), "presented": presented}}
+        async with self._writing() as (db, writing):
+            await writing.do(db["requests"].update_one(chosen, change, session=writing.session))
+            found = await db["requests"].find_one(key, session=writing.session)
             return None if found is None else request_record(found)
 
     async def take_request(self, tenant_id: str, request_id: str, fence: int) -> RequestRecord | None:

@@ -116,6 +116,7 @@ def request_record(document: Mapping[str, Any]) -> RequestRecord:
         answer=message_in(document, is_answer=True),
         checkpoint=_loaded(document.get("checkpoint")),
         cancel=document.get("cancel"),
+        presented=document.get("presented", 0),
         fence=document.get("fence", 0),
     )
 
@@ -128,10 +129,13 @@ def ending_fields(ending: Mapping[str, Any], answer: Message | None, run: int, e
         "run": run,
         "ended_at": ended_at,
     }
-    if answer is not None:
-        fields["answer"] = encode(answer)
-        fields["answer_bytes"] = len(fields["answer"])
-    return fields
+    return fields if answer is None else {**fields, **answer_fields(answer)}
+
+
+def answer_fields(answer: Message) -> Document:
+    """What a stored answer sets in the request's document."""
+    encoded = encode(answer)
+    return {"answer": encoded, "answer_bytes": len(encoded)}
 
 
 def moving_on(request: Mapping[str, Any], at: int) -> list[Document]:

@@ -52,12 +52,16 @@ SCHEMA = (
         ended_at INTEGER, ending BLOB, op TEXT NOT NULL,
         PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS requests_open ON requests (created_at) WHERE state = 'open'",
+    "CREATE INDEX IF NOT EXISTS requests_by_answer ON requests (tenant, answer_id)",
     "CREATE INDEX IF NOT EXISTS requests_by_conversation ON requests (tenant, conversation, ordinal)",
     """CREATE INDEX IF NOT EXISTS requests_open_by_conversation ON requests (tenant, conversation)
         WHERE state = 'open'""",
     # Tables of their own, not columns of `requests`: data folders from before have those already.
     """CREATE TABLE IF NOT EXISTS fences (
         tenant TEXT NOT NULL, request TEXT NOT NULL, fence INTEGER NOT NULL,
+        PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS amended (
+        tenant TEXT NOT NULL, request TEXT NOT NULL, presented INTEGER NOT NULL,
         PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
     """CREATE TABLE IF NOT EXISTS parked (
         tenant TEXT NOT NULL, request TEXT NOT NULL, checkpoint BLOB NOT NULL,
@@ -187,7 +191,7 @@ class SqliteArchive:
     async def delete_conversation(self, tenant_id: str, conversation_id: str) -> None:
         def drop(db: Connection) -> None:
             key = (tenant_id, conversation_id)
-            for table in ("feedback", "parked", "cancel_marks", "fences"):
+            for table in ("feedback", "parked", "cancel_marks", "fences", "amended"):
                 db.execute(
                     f"DELETE FROM {table} WHERE tenant = ? AND request IN"
                     " (SELECT request FROM requests WHERE tenant = ? AND conversation = ?)",
@@ -334,6 +338,31 @@ class SqliteArchive:
             return True
 
         return await self._write(park)
+
+    async def answered_by(self, tenant_id: str, answer_id: str) -> RequestRecord | None:
+        def look(db: Connection) -> RequestRecord | None:
+            query = "SELECT * FROM requests WHERE tenant = ? AND answer_id = ?"
+            row = db.execute(query, (tenant_id, answer_id)).fetchone()
+            return None if row is None else _request(db, row)
+
+        return await self._read(look)
+
+    async def amend_answer(
+        self, tenant_id: str, request_id: str, answer: Message, *, presented: int
+    ) -> RequestRecord | None:
+        def amend(db: Connection) -> RequestRecord | None:
+            row = _request_row(db, tenant_id, request_id)
+            if row is None or row["state"] == "open":
+                return None
+            if _amended(db, row) < presented:
+                db.execute("INSERT OR REPLACE INTO amended VALUES (?, ?, ?)", (tenant_id, request_id, presented))
+                db.execute(
+                    "UPDATE messages SET doc = ? WHERE tenant = ? AND conversation = ? AND message = ?",
+                    (_encode(answer), tenant_id, row["conversation"], row["answer_id"]),
+                )
+            return _request(db, row)
+
+        return await self._write(amend)
 
     async def record_cancel(
         self,
@@ -555,6 +584,7 @@ def _request(db: Connection, row: Row) -> RequestRecord:
         answer=_message(db, row["tenant"], row["conversation"], row["answer_id"]),
         checkpoint=_checkpoint(db, row["tenant"], row["request"]) if row["state"] == "open" else None,
         cancel=_cancel_mark(db, row),
+        presented=_amended(db, row),
         fence=_fence(db, row),
     )
 
@@ -573,6 +603,12 @@ def _fence(db: Connection, request: Row) -> int:
     key = (request["tenant"], request["request"])
     row = db.execute("SELECT fence FROM fences WHERE tenant = ? AND request = ?", key).fetchone()
     return 0 if row is None else int(row["fence"])
+
+
+def _amended(db: Connection, request: Row) -> int:
+    key = (request["tenant"], request["request"])
+    row = db.execute("SELECT presented FROM amended WHERE tenant = ? AND request = ?", key).fetchone()
+    return 0 if row is None else int(row["presented"])
 
 
 def _leave_fence(db: Connection, tenant_id: str, request_id: str, fence: int) -> None:
