@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,23 @@ async def test_a_repeat_months_later_answers_with_a_snapshot(tmp_path: Path) -> 
                 await client.create("r1", "c1", "something else")
             assert refused.value.code == "idempotency_conflict"
         assert len(provider.requests) == 1
+
+
+async def test_a_place_that_the_archive_has_given_away_is_not_given_again() -> None:
+    """A claim that the log has lost may have reached the archive after the log had counted on from there."""
+    async with running_stack() as (provider, app), connected(app.url) as client:
+        await client.create("r1", "c1", "hello")
+        await client.terminal("r1")
+        archive = app.front.services.archive
+        first = await archive.request("default", "r1")
+        assert first is not None
+        asked = replace(first.input, message_id="u-lost", request_id="lost", ordinal=2, parent_id=first.answer_id)
+        lost = replace(first, request_id="lost", ordinal=2, input=asked, answer_id="a-lost", answer=None)
+        assert (await archive.insert_request("u-lost", lost))[1]
+        ack = await client.create("r2", "c1", "again")
+        assert ack["duplicate"] is False
+        await client.terminal("r2")
+        second = await archive.request("default", "r2")
+        assert second is not None
+        assert (second.state, second.ordinal) == ("completed", 3)
+        assert len(provider.requests) == 2

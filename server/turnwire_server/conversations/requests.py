@@ -71,6 +71,10 @@ _CONFIRM_POLL_S = 0.02
 _KEEP_CANCEL_S = 1.0
 
 
+class _PlaceTaken(CommandError):
+    """The claim was undone: after a loss of the log another request has got the same ordinal."""
+
+
 @dataclass(frozen=True, slots=True)
 class CreateResult:
     """A request that is durably owned. For a new one ``seq`` is where its events begin."""
@@ -128,7 +132,10 @@ class Requests:
             await other.wait()
         self._creating[ref] = done = anyio.Event()
         try:
-            return await self._create(principal, tenant, command, ref)
+            try:
+                return await self._create(principal, tenant, command, ref)
+            except _PlaceTaken:  # the log counts on from what the archive has, now that it has been told
+                return await self._create(principal, tenant, command, ref)
         finally:
             del self._creating[ref]
             done.set()
@@ -320,6 +327,9 @@ class Requests:
             raise CommandError(ErrorCode.UNAVAILABLE, "the archive does not answer; send it again") from error
         if not ours:
             await self._release(op, claimed.owned.request)
+            if stands.request_id != record.request_id:
+                await self._hub.refresh(claimed.owned.conversation)
+                raise _PlaceTaken(ErrorCode.UNAVAILABLE, "another request has its place; send it again")
             if stands.fingerprint == record.fingerprint:
                 # The log had lost it, and has yet to find it in the archive.
                 await self._services.log.doubt(self._services.log.partition(claimed.owned.conversation))
