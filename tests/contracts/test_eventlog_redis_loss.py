@@ -400,7 +400,7 @@ async def test_a_turn_cannot_come_back_once_another_has_it(how: str) -> None:
         assert await here.log.append([again(owned, 1)]) == [Fenced()]
         assert (
             await here.log.seal(
-                op(), owned.request, owned.fence, ending(), taken=0, epoch=owned.epoch, reentry=reentry(owned, 1)
+                op(), owned.request, owned.fence, ending(), taken=0, epoch=owned.epoch, home=owned.conversation
             )
             == Fenced()
         )
@@ -433,6 +433,41 @@ async def test_of_two_that_owned_the_turn_the_later_keeps_it(is_kept: bool, orde
         await place.there.say(second, 1, "y")
 
 
+async def test_what_was_asked_before_another_loss_counts_no_more() -> None:
+    """Between the two a successor may have come, and gone with the second."""
+    async with losing() as place:
+        here = place.here
+        owned = await here.begin("r1", "a")
+        asked_in = []
+        for _ in range(2):
+            await place.lose_everything()
+            (forgotten,) = await here.log.append([here.append(owned, 1, "not yet", epoch=owned.epoch)])
+            assert isinstance(forgotten, Forgotten)
+            asked_in.append(forgotten.incarnation)
+        assert len({"", *asked_in}) == 3
+        assert await here.log.append([again(owned, 1, incarnation=asked_in[0])]) == [Forgotten()]
+        (back,) = await here.log.append([again(owned, 1, incarnation=asked_in[1])])
+        assert isinstance(back, Appended)
+        await here.say(owned, 1, "b")
+
+
+async def test_what_is_entered_again_gets_a_higher_fence_than_any_before() -> None:
+    """Redis' time may have been set back."""
+    async with losing() as place:
+        owned = await place.here.begin("r1", "a")
+        await place.lose_everything()
+        await place.there.log.in_doubt()
+        await place.past_the_lease()
+        spec, above = {**owned.spec, "ordinal": 1}, owned.fence + 10**12
+        await place.there.log.rebuild(
+            op(), place.there.ref(), Base(1, "answer-r1"), [(owned.request, spec)], above=above
+        )
+        await place.settle()
+        taken = await place.there.log.take_over(op(), owned.request)
+        assert taken is not None
+        assert taken.fence > above
+
+
 async def test_those_that_waited_wait_again_in_their_order() -> None:
     async with losing() as place:
         here, there = place.here, place.there
@@ -458,7 +493,8 @@ async def test_those_that_waited_wait_again_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("how", ["restart", "lose_everything"])
-async def test_a_seal_of_a_forgotten_turn_enters_it_and_has_to_be_asked_for_again(how: str) -> None:
+async def test_a_seal_of_a_forgotten_turn_waits_until_its_owner_has_put_it_back(how: str) -> None:
+    """The seal put it back itself, before its owner could ask the archive whether it had a successor."""
     async with losing() as place:
         owned = await place.here.begin("r1", "a")
         await getattr(place, how)()
@@ -466,10 +502,12 @@ async def test_a_seal_of_a_forgotten_turn_enters_it_and_has_to_be_asked_for_agai
 
         async def seal() -> object:
             return await place.here.log.seal(
-                once, owned.request, owned.fence, ending(), taken=0, epoch=owned.epoch, reentry=reentry(owned, 5)
+                once, owned.request, owned.fence, ending(), taken=0, epoch=owned.epoch, home=owned.conversation
             )
 
-        assert await seal() == Forgotten()
+        for _ in range(2):
+            assert await seal() == Forgotten()
+        await put_back(place.here, owned, 5)
         (live,) = (await place.there.log.live(place.there.ref())).requests
         assert live.checkpoint == {"events": 5}
         assert await seal() == Sealed(ending())
@@ -486,10 +524,11 @@ async def test_a_cancel_that_came_in_doubt_is_not_passed_by_the_seal() -> None:
 
         async def seal(outcome: str) -> object:
             return await place.here.log.seal(
-                once, owned.request, owned.fence, ending(outcome), taken=0, epoch=owned.epoch, reentry=reentry(owned, 1)
+                once, owned.request, owned.fence, ending(outcome), taken=0, epoch=owned.epoch, home=owned.conversation
             )
 
         assert await seal("completed") == Forgotten()
+        await put_back(place.here, owned, 1)
         assert (await place.there.cancel("r1", conversation=owned.conversation)).outcome is PostOutcome.STORED
         assert type(await seal("completed")).__name__ == "Unheard"
         assert await seal("cancelled") == Sealed(ending("cancelled"))

@@ -18,7 +18,7 @@ from tests.support.mongo import fresh_database
 from tests.support.provider import Gate, Pause, Script, running_provider
 from tests.support.redis import RedisServer, running_redis
 from tests.support.server import running_server
-from tests.support.stand import LONG_S, Stand, at_each, cancelling, creation, running_stand
+from tests.support.stand import LONG_S, Stand, at_each, cancelling, creation, running_stand, until_logged
 
 Loss = Callable[[RedisServer], Awaitable[None]]
 
@@ -381,3 +381,41 @@ async def test_what_had_ended_is_shown_from_its_beginning_where_the_log_knows_on
             await client.until(lambda: client.cursor("c1")["epoch"] != before["epoch"], LONG_S)
             await client.until(lambda: [m.message_id for m in client.folds["c1"].branch()] == answers, LONG_S)
         assert len(provider.requests) == 2
+
+
+async def test_a_superseded_owner_that_wakes_after_a_loss_leaves_the_turn_to_its_successor() -> None:
+    """Redis has forgotten that it was fenced, and the successor has yet to put the turn back: the archive remembers."""
+    await at_each(["in mid answer", "seal:before:1"], _superseded_and_lost)
+
+
+async def _superseded_and_lost(point: str) -> None:
+    first, second = Gate(), Gate()
+    in_mid_answer = point == "in mid answer"
+    # Long enough for the successor to put it back before anybody enters it from the archive.
+    async with (
+        running_redis() as redis,
+        running_stand(redis=redis, lease_s=3, faults=[{} if in_mid_answer else {"halt": point}]) as stand,
+    ):
+        stand.says(
+            "r1",
+            Script.text("half ", first, "of what nobody will see") if in_mid_answer else Script.text("all of it"),
+            Script.text("one two ", second, "three of r1"),
+        )
+        async with stand.client(stand.a) as sleeper, stand.client(stand.b) as client:
+            await client.open("c1")
+            await sleeper.make("r1", "c1")
+            if in_mid_answer:
+                await sleeper.until_said("r1", "half ")
+                stand.a.stop()
+            else:
+                await stand.a.halted()
+            await client.until_said("r1", "one two ")
+            stand.b.stop()
+            await redis.flushall()
+            first.open()
+            stand.a.cont()
+            await until_logged(stand.a, "was taken over or deleted")
+            second.open()
+            stand.b.cont()
+            await stand.check(client, "c1", {"r1": "completed"}, spare=1)
+        assert stand.calls("r1") == 2

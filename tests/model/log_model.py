@@ -47,7 +47,8 @@ ways in which a step finds out that its turn is gone: after a loss, or for good.
 - `taker_looks`: a claimer that dies before it reads the record again leaves a recorded cancel unheard: takers read too.
 - `take_over_asks`, `reenter_asks`: after a loss Redis has forgotten who was fenced. A taker leaves its fence in the
   archive before it goes on; an owner that would put its turn back asks there *in the new incarnation* and stops if the
-  request has ended or has a later owner.
+  request has ended or has a later owner. `reenter_asks_again`: what it was told before yet another loss counts no more.
+  (`Archived.holder` is there because fences here may be equal; in the code they are times of Redis in µs.)
 - `append_compares_owner`: fence, owner and incarnation must be the writer's. A fence alone may be given twice, once
   before and once after a loss.
 - `reenter_shown`: a claim of which nothing was shown is not put back: its owner may have been replaced without a word.

@@ -43,6 +43,7 @@ class Rules:
     reenter_yields: bool = True  # to whoever has the request in this incarnation, or a higher fence
     reenter_in_doubt: bool = True  # absent requests only while in doubt
     reenter_asks: bool = True  # FIX: the archive, whether it was taken over or has ended
+    reenter_asks_again: bool = True  # FIX: after another loss
     reenter_shown: bool = True  # FIX: only what has been shown; the rest is rebuilt
     reenter_one_floor: bool = True  # FIX: nobody else has, or keeps, the floor of the conversation
     rebuild_waits: bool = True  # a lease time, for living owners to re-enter

@@ -96,14 +96,16 @@ class Steps(Stores):
         return Done(self._with_request(s, life, request._replace(inbox=True)), task._replace(at="archive"), "done")
 
     def _archive(self, s: State, node: int, life: int, task: Task) -> Done | None:
-        """Insert once; a taker also leaves its fence. The answer tells of cancels and of an earlier ending."""
+        """Insert once, with the own fence; a taker leaves its in any case. It hears of cancels and of an ending."""
         archived = self._archived(s, life)
         if archived.op == NOBODY or not self.rules.archive_is_unique:
             if any(entry.ordinal == task.ordinal for entry in self._in_archive(s, life)):
                 if self.rules.archive_orders:
                     return Done(s, task._replace(at="release"), "the archive has another of its ordinal")
                 s = broken(s, "1: two requests have one place in a conversation")
-            archived = archived._replace(life=life, op=task.op, state=OPEN, ordinal=task.ordinal)
+            archived = archived._replace(
+                life=life, op=task.op, state=OPEN, ordinal=task.ordinal, fence=task.fence, holder=node
+            )
             if s.refused & 1 << task.op:
                 s = broken(s, "3: a create that was refused is carried out")
         elif (archived.op, archived.life) != (task.op, life):
@@ -292,7 +294,7 @@ class Steps(Stores):
 
     def _reenter(self, s: State, node: int, life: int, task: Task) -> Done | None:
         rules, conversation = self.rules, self._conversation(s, life)
-        if task.inc != conversation.inc:
+        if task.inc != conversation.inc and rules.reenter_asks_again:
             return Done(s, task._replace(at="ask", inc=conversation.inc), "lost again")
         request = conversation.requests[life]
         after = task._replace(at=task.back, back="")

@@ -90,7 +90,7 @@ MISTAKES = [
     ("hand_over_fenced", HAND_OVER, "3: a turn is taken from a node that lives"),
     # take over
     ("take_over_waits", SLOW, "3: a turn is taken from a node that lives"),
-    ("take_over_raises", LOSSES, "3: a node writes after it was taken over"),
+    ("take_over_raises", HAND_OVER, "3: a turn is taken from a node that lives"),
     ("take_over_asks", LOSSES, "3: a node writes after it was taken over"),
     ("take_over_own", LOSSES, "4: something never ends"),
     ("taker_looks", SLOW, "5: "),
@@ -100,6 +100,7 @@ MISTAKES = [
     ("reenter_yields", LOSSES, "3: a node writes after it was taken over"),
     ("reenter_in_doubt", TRIM, "3: a node writes after it was taken over"),
     ("reenter_asks", TRIM, "3: a node writes after it was taken over"),
+    ("reenter_asks_again", LOSSES, "3: a node writes after it was taken over"),
     ("reenter_shown", QUEUE_LOSS, "2: what was seen is lost"),
     ("reenter_one_floor", QUEUE_REFUSAL_LOSS, "3: two turns have the floor"),
     # rebuild

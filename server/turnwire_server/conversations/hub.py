@@ -39,6 +39,7 @@ from .rebuild import Rebuilder
 from .recovery import take_over, takeover_op
 from .services import Services
 from .turn import Turn
+from .writer import LostOwnership
 
 logger = logging.getLogger(__name__)
 
@@ -203,8 +204,12 @@ class ConversationHub:
 
     async def _go_on(self, owned: Owned) -> None:
         with self.at_work(owned.request):
-            turn = await until_answered(partial(take_over, self.services, owned), "taking over")
-            self.start(turn)
+            try:
+                turn = await until_answered(partial(take_over, self.services, owned), "taking over")
+            except LostOwnership:
+                logger.warning("request %s has a later owner; the log has lost that", owned.request.request_id)
+            else:
+                self.start(turn)
 
     @contextmanager
     def at_work(self, request: RequestRef) -> Iterator[None]:

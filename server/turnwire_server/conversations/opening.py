@@ -29,6 +29,7 @@ def request_record(owned: Owned) -> RequestRecord:
         created_at=spec.created_at,
         title=_title(spec.texts[0]),
         run=owned.run,
+        fence=owned.fence,
     )
 
 
@@ -39,11 +40,15 @@ def _title(text: str) -> str | None:
 
 
 async def ensure_archived(archive: Archive, owned: Owned) -> bool:
-    """Insert the record, however long it takes; False when the archive has another request of that id."""
+    """Insert the record, however long it takes; False when the archive has another request of that id or place."""
     record = request_record(owned)
-    _, ours = await until_answered(
+    stands, ours = await until_answered(
         lambda: archive.insert_request(record.input.message_id, record), f"archiving request {record.request_id}"
     )
+    if ours and stands.fence < owned.fence:  # by whoever claimed it: between this one's take-over and now
+        await until_answered(
+            lambda: archive.take_request(record.tenant_id, record.request_id, owned.fence), "taking a request"
+        )
     return ours
 
 

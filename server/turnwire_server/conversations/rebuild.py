@@ -113,7 +113,8 @@ class Rebuilder:
             return
         requests = [(RequestRef(r.tenant_id, r.request_id), dict(r.spec)) for r in missing]
         base = Base(record.ordinal, record.head)
-        await self._services.log.rebuild(f"rebuild:{uuid.uuid4().hex}", conversation, base, requests)
+        above = max(r.fence for r in missing)
+        await self._services.log.rebuild(f"rebuild:{uuid.uuid4().hex}", conversation, base, requests, above=above)
 
     async def _open_by_partition(self) -> dict[int, list[RequestRecord]]:
         found: defaultdict[int, list[RequestRecord]] = defaultdict(list)

@@ -21,6 +21,7 @@ from .services import Services
 from .spec import TurnSpec
 from .steps import Progress
 from .turn import Turn
+from .writer import LostOwnership
 
 _PAGE_ENTRIES = 1000
 _PAGE_BYTES = 1024 * 1024
@@ -30,12 +31,16 @@ async def take_over(services: Services, owned: Owned) -> Turn:
     """The turn that goes on where the last owner of ``owned`` stopped.
 
     The archive may know more than the log: how it ended, that it was cancelled, what was stored when it was parked.
+    It is told who goes on, lest an earlier owner put its turn back when Redis has lost that (DECISIONS 22).
+    Raises `LostOwnership` when a later owner has told it first.
     """
     ref = owned.request
-    record = await services.archive.request(ref.tenant_id, ref.request_id)
+    record = await services.archive.take_request(ref.tenant_id, ref.request_id, owned.fence)
     if record is not None:
         if record.ending is not None:
             return Turn(services, owned, decided=record.ending)
+        if record.fence > owned.fence:
+            raise LostOwnership
         if record.checkpoint is not None and owned.checkpoint is None:
             owned = replace(owned, checkpoint=dict(record.checkpoint))
         if record.cancel is not None:

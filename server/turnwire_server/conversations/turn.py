@@ -122,17 +122,18 @@ class Turn:
                 self._scope.cancel()
 
     async def recall(self) -> None:
-        """Ask the archive whether the turn was cancelled; the log may have lost that (guarantee 5)."""
-        ref = self.owned.request
+        """Ask the archive whether the turn was cancelled, or is another's: the log may have lost that (3, 5)."""
+        ref, asked_in = self.owned.request, self._writer.forgotten_in
         record = await until_answered(
             lambda: self._services.archive.request(ref.tenant_id, ref.request_id), "reading a request"
         )
-        if record is not None and record.ending is not None:
-            # Somebody took it over and ended it while this node was away; the log has lost that.
+        was_taken = record is not None and (record.ending is not None or record.fence > self.owned.fence)
+        if was_taken and self._decided is None:
+            # Somebody took it over while this node was away; the log has lost that.
             self._writer.lose()
             return
         self._must_recall = False
-        self._writer.reenter()
+        self._writer.reenter(asked_in)
         if record is not None and record.cancel is not None and self._cancel is None:
             self.hear([Intent(0, "cancel", dict(record.cancel))])
 
@@ -302,19 +303,24 @@ class Turn:
 
     async def _seal(self, draft: Draft) -> dict[str, Any]:
         while True:
-            if self._must_recall:
-                await self.recall()
-            if self._writer.is_lost:
-                raise LostOwnership
+            await self._put_back()
             answer = await until_answered(lambda: self._try_seal(draft), "sealing")
             if isinstance(answer, Sealed):
                 return answer.ending
             if isinstance(answer, Fenced):
                 raise LostOwnership
             if isinstance(answer, Forgotten):
-                self._was_forgotten()
+                self._writer.written(answer)
             else:
                 self.hear(answer.intents)
+
+    async def _put_back(self) -> None:
+        """What the log has forgotten is there again afterwards. Raises `LostOwnership`."""
+        while self._must_recall:
+            await self.recall()
+            await self._writer.flush()
+        if self._writer.is_lost:
+            raise LostOwnership
 
     async def _seal_as_archived(self, ending: Mapping[str, Any]) -> dict[str, Any]:
         """The archive holds the ending; the log has lost it. Whatever was said since came too late."""
@@ -324,6 +330,7 @@ class Turn:
             await self._writer.flush()
         op = f"seal:{owned.request.request_id}:{owned.fence}"
         while True:
+            await self._put_back()
             answer = await until_answered(
                 lambda: self._services.log.seal(
                     op,
@@ -332,7 +339,7 @@ class Turn:
                     wanted,
                     taken=_EVERYTHING,
                     epoch=self._writer.epoch,
-                    reentry=self._writer.reentry() if self._services.log.is_shared else None,
+                    home=owned.conversation,
                 ),
                 "sealing",
             )
@@ -340,6 +347,8 @@ class Turn:
                 return wanted
             if isinstance(answer, Fenced):
                 raise LostOwnership
+            if isinstance(answer, Forgotten):
+                self._writer.written(answer)
 
     def _try_seal(self, draft: Draft) -> Awaitable[Sealed | Unheard | Fenced | Forgotten]:
         """One try. What was heard until now decides the draft and how much the seal is told to be heard, together:
@@ -354,7 +363,7 @@ class Turn:
             self._ending(final),
             taken=self._writer.taken,
             epoch=self._writer.epoch,
-            reentry=self._writer.reentry() if self._services.log.is_shared else None,
+            home=owned.conversation,
         )
 
     def _ending(self, draft: Draft) -> dict[str, Any]:

@@ -54,6 +54,8 @@ class TurnWriter:
         self._tell_forgotten = forgotten
         self._reenters = False
         self._is_forgotten = False
+        self.forgotten_in = ""
+        """The incarnation of the log that has forgotten this turn."""
         self._asks = False
         self._commit = commit
         self._heard = heard
@@ -139,6 +141,7 @@ class TurnWriter:
             state=self.fold.state,
             checkpoint=self._checkpoint() if self._n else None,
             ending=ending,
+            incarnation=self.forgotten_in,
         )
 
     # --- called by group commit ------------------------------------------------------------------------
@@ -188,6 +191,7 @@ class TurnWriter:
         if isinstance(answer, Fenced):
             self._lost = True
         elif isinstance(answer, Forgotten):
+            self.forgotten_in = answer.incarnation
             self._forgotten(inflight)
         else:
             self._n += len(inflight)
@@ -213,9 +217,10 @@ class TurnWriter:
             self.fold.answer_created_at = self._now_ms()
         self._tell_forgotten()
 
-    def reenter(self) -> None:
-        """The archive was asked: the turn is still this node's, and goes back into the log as it is."""
-        if self._is_forgotten:
+    def reenter(self, asked_in: str) -> None:
+        """The archive was asked, in that incarnation of the log or a later one: the turn is still this node's, and goes
+        back into the log as it is."""
+        if self._is_forgotten and asked_in == self.forgotten_in:
             self._is_forgotten, self._reenters = False, True
             self._commit.wake(self)
 

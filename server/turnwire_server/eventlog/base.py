@@ -187,6 +187,8 @@ class Reentry:
     """A turn as its living owner knows it, for a log that has forgotten it or forgotten of it.
 
     ``checkpoint`` holds everything that was ever handed over, ``n`` events; ``ending`` is there once it is decided.
+    ``incarnation`` is the one in which the archive was asked whether the owner is still the newest: an append in a
+    later one is answered `Forgotten` once more. Empty: it does not matter.
     """
 
     spec: dict[str, Any]
@@ -196,6 +198,7 @@ class Reentry:
     state: str
     checkpoint: dict[str, Any] | None
     ending: dict[str, Any] | None = None
+    incarnation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +238,10 @@ class Fenced:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """The log does not have (all of) what it acknowledged to this owner. Append again, with a `Reentry`."""
+    """The log does not have (all of) what it acknowledged to this owner, who may have a successor that it does not know
+    of either. Ask the archive, then append again, with a `Reentry` that names this ``incarnation``."""
+
+    incarnation: str = field(default="", compare=False)
 
 
 class PostOutcome(StrEnum):
@@ -510,13 +516,13 @@ class EventLog(Protocol):
         *,
         taken: int,
         epoch: str = "",
-        reentry: Reentry | None = None,
+        home: ConversationRef | None = None,
     ) -> Sealed | Unheard | Fenced | Forgotten:
         """Decide the ending, once. ``ending["outcome"]`` is the terminal wire state.
 
         What was said before the seal counts: an ending other than ``cancelled`` is refused with `Unheard` while
-        the inbox holds anything beyond ``taken``. A turn that the log has forgotten is entered again with ``reentry``
-        and answered `Forgotten`: what was said to it may be lost too, so ask the archive and seal again.
+        the inbox holds anything beyond ``taken``. One that the log has forgotten (``home`` is where
+        it lay, ``epoch`` what its owner knew) is answered `Forgotten`: put it back with an append and seal again.
         """
 
     async def finish(
@@ -556,10 +562,17 @@ class EventLog(Protocol):
         """What this node owned when it last looked."""
 
     async def rebuild(
-        self, op: str, conversation: ConversationRef, base: Base, requests: Sequence[tuple[RequestRef, dict[str, Any]]]
+        self,
+        op: str,
+        conversation: ConversationRef,
+        base: Base,
+        requests: Sequence[tuple[RequestRef, dict[str, Any]]],
+        *,
+        above: int = 0,
     ) -> Sequence[RequestRef]:
         """Enter again requests (with their specs, by ordinal) that the archive holds as not ended and this log
-        does not know. They are orphans afterwards; those it knows are left alone. Returns what was entered."""
+        does not know. They are orphans afterwards, with fences ``above`` all that their owners had; those it knows are
+        left alone. Returns what was entered."""
 
     def partition(self, conversation: ConversationRef) -> int:
         """The part of the log that a conversation lies in."""

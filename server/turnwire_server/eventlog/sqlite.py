@@ -426,7 +426,7 @@ class SqliteEventLog:
         *,
         taken: int,
         epoch: str = "",
-        reentry: Reentry | None = None,
+        home: ConversationRef | None = None,
     ) -> Sealed | Unheard | Fenced:
         def step(db: Connection) -> Sealed | Unheard | Fenced:
             row = _request_row(db, request)
@@ -566,7 +566,13 @@ class SqliteEventLog:
         """What the archive knows it knows: both are one file."""
 
     async def rebuild(
-        self, op: str, conversation: ConversationRef, base: Base, requests: Sequence[tuple[RequestRef, dict[str, Any]]]
+        self,
+        op: str,
+        conversation: ConversationRef,
+        base: Base,
+        requests: Sequence[tuple[RequestRef, dict[str, Any]]],
+        *,
+        above: int = 0,
     ) -> Sequence[RequestRef]:
         now = self._now()
 
@@ -602,7 +608,7 @@ class SqliteEventLog:
                         first,
                         log["ck"],
                         spec["ordinal"],
-                        self._fence(0),
+                        self._fence(above),
                         log["last_seq"],
                         log["last_seq"],
                         orjson.dumps(spec),

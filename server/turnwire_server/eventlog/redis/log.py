@@ -351,8 +351,8 @@ class RedisEventLog:
         for append, body, answer in zip(batch, bodies, raw, strict=True):
             if answer == b"F":
                 out.append(Fenced())
-            elif answer == b"G":
-                out.append(Forgotten())
+            elif isinstance(answer, bytes):
+                out.append(Forgotten(answer[1:].decode()))
             else:
                 out.append(self._appended(append, body, answer))
                 if append.reentry is not None:
@@ -461,9 +461,9 @@ class RedisEventLog:
         *,
         taken: int,
         epoch: str = "",
-        reentry: Reentry | None = None,
+        home: ConversationRef | None = None,
     ) -> Sealed | Unheard | Fenced | Forgotten:
-        home = await self._find(request, _home_in(request, reentry))
+        home = await self._find(request, home)
         if home is None:
             return Fenced()
         answer = await self._scripts.run(
@@ -476,7 +476,7 @@ class RedisEventLog:
             ending["outcome"],
             orjson.dumps(ending),
             taken,
-            *self._lost(epoch, reentry),
+            epoch,
         )
         match answer[0]:
             case b"sealed":
@@ -484,9 +484,7 @@ class RedisEventLog:
             case b"unheard":
                 return Unheard(intents_of(answer[1]))
             case b"forgotten":
-                if reentry is not None:
-                    await self._is_back(request, home, reentry)
-                return Forgotten()
+                return Forgotten(answer[1].decode())
         return Fenced()
 
     async def _is_back(self, request: RequestRef, home: ConversationRef, reentry: Reentry) -> None:
@@ -576,7 +574,13 @@ class RedisEventLog:
         return [_request(member) for member in self._leases.owned()]
 
     async def rebuild(
-        self, op: str, conversation: ConversationRef, base: Base, requests: Sequence[tuple[RequestRef, dict[str, Any]]]
+        self,
+        op: str,
+        conversation: ConversationRef,
+        base: Base,
+        requests: Sequence[tuple[RequestRef, dict[str, Any]]],
+        *,
+        above: int = 0,
     ) -> Sequence[RequestRef]:
         arguments: list[Argument] = []
         for request, spec in sorted(requests, key=lambda pair: int(pair[1]["ordinal"])):
@@ -603,6 +607,7 @@ class RedisEventLog:
             base.ordinal,
             base.head or "",
             _rand(),
+            above,
             *arguments,
         )
         return [RequestRef(conversation.tenant_id, request_id.decode()) for request_id in entered]

@@ -145,6 +145,7 @@ def packed(reentry: Reentry, rand: str) -> bytes:
     spec = reentry.spec
     fields = {
         "rand": rand,
+        "inc": reentry.incarnation,
         "user": spec["user_id"],
         "fingerprint": spec["fingerprint"],
         "answer": spec["answer_id"],

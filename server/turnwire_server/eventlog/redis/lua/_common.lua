@@ -233,6 +233,12 @@ local function is_forgotten(held, stamp, phase, fence, epoch, inc, ready)
   return phase ~= 'finished' and knew and knew ~= inc and tonumber(held) < tonumber(fence)
 end
 
+-- Whether the archive was asked about a re-entry before the newest loss: a successor may have come and be lost since.
+local function asked_before(packed, inc)
+  local asked = cmsgpack.unpack(packed).inc
+  return asked ~= '' and asked ~= inc
+end
+
 local publish, publish_epoch
 
 -- An owner that lives puts its turn back into a log that has lost it, or has lost of it (DECISIONS 14). All that it ever

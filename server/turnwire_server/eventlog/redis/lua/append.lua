@@ -1,7 +1,7 @@
 -- Events of several turns, in one or many partitions of this server; each is answered by itself.
 -- ARGV after the head, for each append: tag, tenant, request, conversation, fence, n, taken, state, checkpoint, epoch,
 -- re-entry ('' or packed, see `enter`; then there are no bodies), how many bodies, and the bodies.
--- Answer, for each: 'F' fenced, 'G' forgotten, or {epoch, first seq, ts, new, {seq, ts, body, …} of a repeat, intents}.
+-- Answer, for each: 'F' fenced, 'G' and the incarnation: forgotten, or {epoch, first seq, ts, new, {seq, ts, body, …} of a repeat, intents}.
 local incarnations, out, told, order = {}, {}, {}, {}
 
 local at = 5
@@ -19,8 +19,8 @@ while at <= #ARGV do
   local r = redis.call('HMGET', key, 'fence', 'phase', 'n', 'inc', 'last_seq', 'claim_seq', 'owner')
   local is_lost = is_forgotten(r[1], r[4], r[2], fence, epoch, inc, ready)
   local answer
-  if is_lost and entering == '' then
-    answer = 'G'
+  if is_lost and (entering == '' or asked_before(entering, inc)) then
+    answer = 'G' .. inc
   elseif is_lost then
     local c = enter(keys, request, inc, fence, entering)
     answer = {c.rand .. '.' .. inc, '0', int(math.max(NOW, c.ts)), '0', {}, intents_after(tag, tenant, request, taken)}

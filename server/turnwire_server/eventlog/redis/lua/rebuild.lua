@@ -1,5 +1,5 @@
 -- Enter what the archive holds as not ended and this log does not know. ARGV: op, tenant, conversation, base ordinal,
--- base head, random, then for each: request, user, fingerprint, answer id, spec, parent, ordinal. By ordinal.
+-- base head, random, the highest fence given so far, then for each: request, user, fingerprint, answer id, spec, parent, ordinal. By ordinal.
 -- Answer: the requests that were entered (by this op, now or before).
 local tag, op, tenant = ARGV[1], ARGV[5], ARGV[6]
 local inc = incarnation(tag)
@@ -11,7 +11,7 @@ if tonumber(ARGV[8]) > c.ordinal then
 end
 redis.call('HSET', keys.c, 'sure', inc)
 local entered, is_new = {}, false
-for i = 11, #ARGV, 7 do
+for i = 12, #ARGV, 7 do
   local request = ARGV[i]
   local key = request_key(tag, tenant, request)
   local known = redis.call('HGET', key, 'claim_op')
@@ -22,7 +22,7 @@ for i = 11, #ARGV, 7 do
     redis.call('HSET', key, 'phase', first and 'running' or 'queued', 'state', first and 'preparing' or 'queued',
       'conversation', ARGV[7], 'user', ARGV[i + 1], 'fingerprint', ARGV[i + 2], 'answer', ARGV[i + 3],
       'spec', ARGV[i + 4], 'parent', ARGV[i + 5], 'ordinal', ARGV[i + 6], 'owner', '-', 'inc', inc,
-      'fence', int(fence_after(0)), 'run', '1', 'n', '0', 'claim_seq', int(c.seq), 'last_seq', int(c.seq), 'taken', '0',
+      'fence', int(fence_after(ARGV[11])), 'run', '1', 'n', '0', 'claim_seq', int(c.seq), 'last_seq', int(c.seq), 'taken', '0',
       'checkpoint', '', 'checkpoint_seq', '0', 'ending', '', 'outcome', '', 'claim_op', op, 'token', '', 'head_before', ARGV[i + 5],
       'at', int(NOW), 'handed', '0', 'archived', '1', 'rebuilt', '1')
     redis.call('ZADD', keys.l, ARGV[i + 6], request)
