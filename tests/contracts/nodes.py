@@ -11,7 +11,7 @@ import anyio
 from tests.support.redis import shared_redis
 
 from turnwire_protocol import Entry
-from turnwire_server.eventlog.base import ConversationRef, EventLog, Intent, RequestRef
+from turnwire_server.eventlog.base import ConversationRef, EventLog, Intent, RequestRef, Roll
 from turnwire_server.eventlog.redis import RedisEventLog
 
 from .kit import RECORDED_CANCEL_S, RESERVATION_S, RETENTION_S, Clock, LogKit, text_of
@@ -83,6 +83,7 @@ class Ear:
         self.orphans = 0
         self.doubts = 0
         self.missing: set[RequestRef] = set()
+        self.rolls: list[tuple[ConversationRef, str, int | None, Roll]] = []
         self._changed = anyio.Event()
         log.listen(self._listen)
 
@@ -100,6 +101,10 @@ class Ear:
 
     def doubted(self) -> None:
         self.doubts += 1
+        self._tell()
+
+    def attended(self, conversation: ConversationRef, node: str, base: int | None, roll: Roll) -> None:
+        self.rolls.append((conversation, node, base, roll))
         self._tell()
 
     def missed(self, requests: Sequence[RequestRef]) -> None:

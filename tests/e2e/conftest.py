@@ -25,6 +25,7 @@ _ON_REDIS = frozenset(
         "test_disconnect",
         "test_idempotency",
         "test_isolation",
+        "test_presence",
         "test_recovery",
         "test_slow_readers",
     ]
@@ -45,6 +46,11 @@ _ON_CLUSTER = frozenset(
         "test_what_each_role_may_do_with_a_request_of_somebody_else",
         "test_the_provider_sees_the_same_traffic_whether_followers_leave_or_stay",
         "test_the_scopes_of_a_new_token_apply_at_once",
+        "test_followers_are_told_who_comes_what_they_say_and_who_goes",
+        "test_a_user_with_two_connections_is_present_once_and_with_the_newest_state",
+        "test_the_users_of_a_node_that_died_go_by_themselves",
+        "test_a_lost_announcement_is_made_good",
+        "test_a_storm_is_told_in_a_few_messages",
     ]
 )
 # These look into their server, or at what one process limits: on a Cluster they have one node all the same.

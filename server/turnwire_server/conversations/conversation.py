@@ -15,6 +15,7 @@ from turnwire_server.archive.base import ConversationRecord
 from turnwire_server.eventlog.base import ConversationRef
 from turnwire_server.eventlog.tail import Tail, TailBudget
 
+from .attendance import Attendance
 from .turn import Turn
 
 
@@ -24,15 +25,19 @@ class Follower(Protocol):
     @property
     def user_id(self) -> str: ...
 
+    @property
+    def instance_id(self) -> str | None: ...
+
 
 class Conversation:
     """Made by `ConversationHub`; alive while it has followers, turns or pins."""
 
-    __slots__ = ("_budget", "_tail_bytes", "followers", "pins", "record", "ref", "tail", "turns")
+    __slots__ = ("_budget", "_tail_bytes", "attendance", "followers", "pins", "record", "ref", "tail", "turns")
 
     def __init__(self, ref: ConversationRef, tail_bytes: int, budget: TailBudget) -> None:
         self.ref = ref
         self.record: ConversationRecord | None = None
+        self.attendance = Attendance()
         self.followers: dict[Follower, None] = {}
         self.turns: dict[str, Turn] = {}
         self.pins = 0
@@ -76,4 +81,4 @@ class Conversation:
 
     def is_present(self, user_id: str) -> bool:
         """Whether a connection of this user follows here."""
-        return any(follower.user_id == user_id for follower in self.followers)
+        return self.attendance.is_here(user_id)

@@ -29,12 +29,13 @@ from turnwire_server.eventlog.base import (
     Owned,
     Phase,
     RequestRef,
+    Roll,
 )
 from turnwire_server.eventlog.tail import TailBudget
 
 from .conversation import Conversation, Follower
 from .patience import until_answered
-from .presence import Presence
+from .presence import Attendances
 from .rebuild import Rebuilder
 from .recovery import take_over, takeover_op
 from .services import Services
@@ -77,7 +78,7 @@ class ConversationHub:
         self._rebuilder = Rebuilder(services)
         self._orphaned = anyio.Event()
         self._conversations: dict[ConversationRef, Conversation] = {}
-        self._presence = Presence(services.log, tasks, self._conversations)
+        self.attendances = Attendances(services.log, tasks, self._conversations)
         self._turns: dict[Turn, None] = {}
         self._all_ended = anyio.Event()
         limits = services.settings.limits
@@ -125,10 +126,8 @@ class ConversationHub:
 
     def follow(self, conversation: Conversation, follower: Follower) -> None:
         """Count a follower; new entries reach it through the flush from now on."""
-        is_new = not conversation.is_present(follower.user_id)
         conversation.followers[follower] = None
-        if is_new:
-            self._presence.changed(conversation.ref)
+        self.attendances.came(conversation, follower)
 
     def unfollow(self, conversation: Conversation, follower: Follower, *, by_server: bool = False) -> None:
         """The follower is gone. Its author's leaving may end requests, unless the server closed the connection."""
@@ -136,10 +135,9 @@ class ConversationHub:
             return
         if not conversation.followers:
             conversation.drop_tail()
-        if not conversation.is_present(follower.user_id):
-            self._presence.changed(conversation.ref)
-            if not by_server and not self.is_draining:
-                self.author_left(conversation.ref, follower.user_id)
+        self.attendances.left(conversation, follower)
+        if not conversation.is_present(follower.user_id) and not by_server and not self.is_draining:
+            self.author_left(conversation.ref, follower.user_id)
         self._drop_if_idle(conversation)
 
     # --- turns -------------------------------------------------------------------------------------------
@@ -227,7 +225,7 @@ class ConversationHub:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._rebuilder.run, name="rebuild")
             tasks.start_soon(self._give_up_strays, name="strays")
-            tasks.start_soon(self._presence.run, name="presence")
+            tasks.start_soon(self.attendances.run, name="presence")
             while True:
                 await self._orphaned.wait()
                 self._orphaned = anyio.Event()
@@ -259,6 +257,9 @@ class ConversationHub:
 
     def doubted(self) -> None:
         self._rebuilder.doubted()
+
+    def attended(self, conversation: ConversationRef, node: str, base: int | None, roll: Roll) -> None:
+        self.attendances.heard(conversation, node, base, roll)
 
     def missed(self, requests: Sequence[RequestRef]) -> None:
         here = {turn.owned.request: turn for turn in self._turns}

@@ -628,7 +628,7 @@ class Requests:
             conversation = self._hub.find(ref)
             if self._hub.is_draining or (conversation is not None and conversation.is_present(user_id)):
                 return
-            if user_id in await self._services.log.present(ref):
+            if await self._hub.attendances.is_present(ref, user_id):
                 return  # on another node
             for request_id in await self._bound_to(ref, user_id):
                 await self._cancel_live(RequestRef(ref.tenant_id, request_id), user_id, "disconnected")

@@ -17,7 +17,7 @@ lives puts its turn back (`Reentry`), the rest is entered anew from the archive 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -349,6 +349,27 @@ class Page:
     entries: Sequence[Entry]
 
 
+@dataclass(frozen=True, slots=True)
+class Attendee:
+    """A user who follows a conversation on a node: the newest state said there, how long ago (None: none was said), and
+    the client instances."""
+
+    user_id: str
+    state: Any = None
+    age_s: float | None = None
+    instances: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Roll:
+    """Who follows a conversation on a node as of ``version``, or what has changed of that since an earlier one: then
+    with those who have ``left``. Versions of one node only grow."""
+
+    version: int
+    attendees: Sequence[Attendee]
+    left: Sequence[str] = ()
+
+
 Listener = Callable[[ConversationRef, str, Sequence[Entry]], None]
 """Called on the event loop with the epoch and new entries of one conversation, in their order."""
 
@@ -380,6 +401,9 @@ class Keeper(Protocol):
 
     def doubted(self) -> None:
         """A part of the log may have lost something: look for `EventLog.in_doubt`."""
+
+    def attended(self, conversation: ConversationRef, node: str, base: int | None, roll: Roll) -> None:
+        """Another node has announced what changed there since ``base``, or (None) all who follow there."""
 
     def missed(self, requests: Sequence[RequestRef]) -> None:
         """The log no longer says that these are this node's, or may have lost of them. What of them runs here has to
@@ -417,11 +441,18 @@ class EventLog(Protocol):
     def unwatch(self, conversation: ConversationRef) -> None:
         """No longer hear of new entries. Unknown conversations are no error."""
 
-    async def announce(self, followers: Mapping[ConversationRef, Collection[str]], kept_s: float) -> None:
-        """Say which users follow these conversations on this node; it holds for ``kept_s`` seconds."""
+    async def announce(
+        self, rolls: Mapping[ConversationRef, tuple[int | None, Roll]], kept_s: float
+    ) -> Mapping[ConversationRef, Mapping[str, int]]:
+        """Say who follows these conversations on this node: what changed since the version that stands first, or with
+        None all. It holds for ``kept_s`` seconds; the same version again keeps it for longer. Safe to repeat.
 
-    async def present(self, conversation: ConversationRef) -> set[str]:
-        """The users that follow a conversation on any node, as far as was announced."""
+        Returns by conversation the versions of all nodes that have somebody there. When this one's is not among them
+        as it was said, the log does not know what the changes go on from: say all. What could not be said is left out.
+        """
+
+    async def present(self, conversation: ConversationRef) -> Mapping[str, Roll]:
+        """Who follows a conversation on each node that has somebody there, as far as was announced."""
 
     # --- the steps -----------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import anyio
@@ -48,6 +48,7 @@ from .base import (
     RequestRef,
     Reservation,
     ReservationLost,
+    Roll,
     Sealed,
     Unheard,
 )
@@ -166,11 +167,14 @@ class SqliteEventLog:
     def unwatch(self, conversation: ConversationRef) -> None:
         self._watched.discard(conversation)
 
-    async def announce(self, followers: Mapping[ConversationRef, Collection[str]], kept_s: float) -> None:
+    async def announce(
+        self, rolls: Mapping[ConversationRef, tuple[int | None, Roll]], kept_s: float
+    ) -> Mapping[ConversationRef, Mapping[str, int]]:
         """There is no other node to tell."""
+        return {}
 
-    async def present(self, conversation: ConversationRef) -> set[str]:
-        return set()
+    async def present(self, conversation: ConversationRef) -> Mapping[str, Roll]:
+        return {}
 
     # --- the steps -----------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from turnwire_protocol import (
     Member,
     Ping,
     Pong,
+    PresenceSet,
     RequestCancel,
     RequestCreate,
     RequestResume,
@@ -46,6 +47,7 @@ from turnwire_protocol import (
 from turnwire_server import __version__
 from turnwire_server.archive.base import ConversationRecord, Role
 from turnwire_server.auth import AuthUnavailable, ExpiredToken, InvalidToken, Principal, choose_token
+from turnwire_server.conversations.roles import require
 from turnwire_server.eventlog.base import ConversationRef
 
 from .follower import Placed
@@ -145,6 +147,7 @@ async def _hello(session: Session, command: Hello) -> None:
         session.wire.close_with(code)
         raise
     session.admitted = True
+    session.instance_id = None if command.client is None else command.client.instance_id
     session.wire.welcomed(_monotonic(principal.expires_at, front.services.clock()), time.monotonic())
     limits = front.settings.limits
     session.send(
@@ -217,6 +220,8 @@ async def _open(session: Session, command: ConversationOpen) -> None:
     ref = ConversationRef(record.tenant_id, record.conversation_id)
     async with session.front.hub.pinned(ref) as conversation:
         place, placed = await session.follow(conversation, command.since)
+        present = await session.front.hub.attendances.present(conversation)
+        place.attends_from, place.untold = conversation.attendance.changes, frozenset()
         session.send(
             ConversationOpened(
                 ref=command.id,
@@ -228,6 +233,7 @@ async def _open(session: Session, command: ConversationOpen) -> None:
                 created=created,
                 role=role,
                 members=_members(record, role),
+                present=present,
             )
         )
         session.release(place)
@@ -243,6 +249,16 @@ async def _delete(session: Session, command: ConversationDelete) -> None:
     ref = await front.threads.delete(session.principal, command.conversation_id, front.requests.emptied)
     session.send(Ack(ref=command.id, conversation_id=command.conversation_id))
     front.deleted(ref)
+
+
+async def _presence(session: Session, command: PresenceSet) -> None:
+    record = await session.front.hub.record(_ref(session, command.conversation_id))
+    require(record, command.conversation_id, session.principal, "viewer")
+    place = session.follows.get(_ref(session, command.conversation_id))
+    if place is None:
+        raise CommandError(ErrorCode.INVALID_STATE, "only who follows a conversation is present in it; open it first")
+    session.front.hub.attendances.says(place.conversation, place, command.state)
+    session.send(Ack(ref=command.id, conversation_id=command.conversation_id))
 
 
 # --- requests --------------------------------------------------------------------------------------------

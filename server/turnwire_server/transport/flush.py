@@ -10,9 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from turnwire_protocol import Codec, Entry
+from turnwire_server.conversations.attendance import News
 from turnwire_server.conversations.conversation import Conversation
 
 from .follower import Place
+
+# So many followers are told each what it does not know yet, when each was given the list at another moment.
+_DIFFERENT_NEWS = 64
 
 
 def flush(conversation: Conversation, epoch: str, entries: Sequence[Entry]) -> None:
@@ -46,6 +50,27 @@ def look_again(conversation: Conversation, epoch: str, seq: int) -> None:
         if not place.held and (place.epoch != epoch or place.seq < seq):
             place.live = False
             place.session.wake(place)
+
+
+def show_presence(conversation: Conversation, news: News) -> None:
+    """Tell all followers who has come, gone or changed. Whoever is not caught up is told later how it is then."""
+    shared: dict[tuple[int, Codec], bytes] = {}
+    for place in tuple(conversation.followers):
+        assert isinstance(place, Place), "the transport is the only one that follows"
+        level, codec = news.level(place.attends_from), place.session.codec
+        if level and len(shared) >= _DIFFERENT_NEWS:
+            level = -1
+        frame = shared.get((level, codec))
+        if frame is None:
+            message = news.message(conversation.ref.conversation_id, level)
+            frame = shared[level, codec] = b"" if message is None else codec.encode(message)
+        if not frame:
+            continue
+        if place.held or place.untold or not place.session.write_if_room(frame):
+            place.untold |= news.users
+            if not place.held:
+                place.live = False
+                place.session.wake(place)
 
 
 def tell(conversation: Conversation, message: Any) -> None:

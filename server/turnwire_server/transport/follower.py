@@ -17,10 +17,21 @@ class Place:
     """``seq`` is the last seq that was sent. ``live`` means: ready frames may be written without a look at the log.
 
     ``held`` keeps everything back until the answer that announces the events has been written. With
-    ``wants_snapshot`` the client cannot be served from where it is and gets the whole state.
+    ``wants_snapshot`` the client cannot be served from where it is and gets the whole state. ``attends_from`` is the
+    change of who is present up to which the client knows; ``untold`` are users of whom it could not be told later ones.
     """
 
-    __slots__ = ("conversation", "epoch", "held", "live", "seq", "session", "wants_snapshot")
+    __slots__ = (
+        "attends_from",
+        "conversation",
+        "epoch",
+        "held",
+        "live",
+        "seq",
+        "session",
+        "untold",
+        "wants_snapshot",
+    )
 
     def __init__(self, session: Session, conversation: Conversation) -> None:
         self.session = session
@@ -30,6 +41,8 @@ class Place:
         self.held = True
         self.live = False
         self.wants_snapshot = False
+        self.attends_from = 0
+        self.untold: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         state = "held" if self.held else "live" if self.live else "behind"
@@ -38,6 +51,10 @@ class Place:
     @property
     def user_id(self) -> str:
         return self.session.principal.user_id
+
+    @property
+    def instance_id(self) -> str | None:
+        return self.session.instance_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from turnwire_server.conversations.threads import Threads
 from turnwire_server.eventlog.base import ConversationRef
 from turnwire_server.settings import Tenant
 
+from .flush import show_presence
 from .follower import Place
 from .timers import TimerWheel
 
@@ -41,6 +42,7 @@ class Frontend:
         self.services = services
         self.settings = services.settings
         self.hub = hub
+        hub.attendances.show = show_presence
         self.requests = requests
         self.threads = threads
         self.snapshots = Snapshots(services)

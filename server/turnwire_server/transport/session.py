@@ -61,6 +61,7 @@ class Session:
         "follows",
         "front",
         "header_token",
+        "instance_id",
         "muted",
         "principal",
         "wire",
@@ -73,6 +74,7 @@ class Session:
         self.codec = codec
         self.connection_id = uuid.uuid4().hex[:16]
         self.header_token = header_token
+        self.instance_id: str | None = None
         self.wire = Wire(codec, front.wire_limits, time.monotonic())
         self.admitted = False
         self.follows: dict[ConversationRef, Place] = {}
@@ -194,6 +196,7 @@ class Session:
                 raise CommandError(ErrorCode.TOO_LARGE, "this connection follows too many conversations; leave some")
             place = self.follows[ref] = Place(self, conversation)
             self.front.hub.follow(conversation, place)
+            place.attends_from = conversation.attendance.changes
             self.front.services.metrics.followers.inc()
             # Registered first, then looked: what is appended in between is heard.
             try:
@@ -265,6 +268,8 @@ class Session:
         try:
             if place.held:
                 return True
+            if place.untold:
+                self._send_untold(place)
             if place.wants_snapshot:
                 await self._send_snapshot(place)
                 return False
@@ -318,6 +323,11 @@ class Session:
         self._write(self.codec.encode(snapshot))
         place.wants_snapshot = False
         place.epoch, place.seq = snapshot.epoch, snapshot.seq
+
+    def _send_untold(self, place: Place) -> None:
+        users, place.untold = place.untold, frozenset()
+        conversation = place.conversation
+        self._write(self.codec.encode(conversation.attendance.latest(conversation.ref.conversation_id, users)))
 
     def _unmute_ended(self, entries: Sequence[Entry]) -> None:
         if self.muted:

@@ -12,7 +12,6 @@ from turnwire_protocol import (
     ConversationOpen,
     ErrorCode,
     NewRequest,
-    PresenceSet,
     RequestInterrupt,
     RequestPresented,
     RequestRegenerate,
@@ -24,7 +23,6 @@ _COMMANDS = (
     RequestPresented,
     RequestRegenerate,
     ToolCommand,
-    PresenceSet,
     ContextSet,
 )
 _ON_BUSY = ("interrupt", "steer", "parallel")

@@ -21,6 +21,7 @@ from turnwire_protocol import Entry
 from turnwire_server.eventlog.base import ConversationRef, Intent, Keeper, LogUnavailable, RequestRef
 from turnwire_server.telemetry.metrics import Metrics
 
+from .rolls import roll_heard
 from .scripts import Scripts
 from .server import FAULTS, Address, Server
 
@@ -200,7 +201,7 @@ class Following:
     def _received(self, data: bytes, keeper: Keeper) -> None:
         try:
             message = msgpack.unpackb(data, raw=True, strict_map_key=False)
-            if message[0] == self._owner and message[1] in (b"e", b"o", b"d"):
+            if message[0] == self._owner and message[1] in (b"e", b"o", b"d", b"p"):
                 return
             self._handle(message, keeper)
         except Exception:  # one bad message must not end the listening
@@ -224,6 +225,13 @@ class Following:
                 intent = Intent(int(k), kind.decode(), orjson.loads(body))
                 home = ConversationRef(tenant.decode(), conversation.decode())
                 keeper.heard(RequestRef(tenant.decode(), request.decode()), home, [intent])
+            case b"p":
+                node, _, name, base, version, users, left = message
+                tenant_id, _, conversation_id = name.decode().partition("/")
+                ref = ConversationRef(tenant_id, conversation_id)
+                if ref in self._watched:
+                    roll = roll_heard(version, users, left)
+                    keeper.attended(ref, node.decode(), int(base) if base else None, roll)
             case b"o":
                 keeper.orphaned()
             case b"d":

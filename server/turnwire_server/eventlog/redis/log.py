@@ -10,12 +10,11 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import anyio
-import msgpack  # type: ignore[import-untyped]
 import orjson
 
 from turnwire_protocol import Entry, LogEvent, RequestEvent, encode_body
@@ -48,6 +47,7 @@ from turnwire_server.eventlog.base import (
     RequestRef,
     Reservation,
     ReservationLost,
+    Roll,
     Sealed,
     Unheard,
 )
@@ -55,6 +55,7 @@ from turnwire_server.telemetry.metrics import Metrics
 
 from .follow import Following
 from .leases import Leases
+from .rolls import rolls_of, rolls_said, versions_of
 from .scripts import Argument, InDoubt, Scripts
 from .server import FAULTS, Place, Server
 from .views import View, entries_of, intents_of, live_of, packed, partition_of
@@ -186,18 +187,29 @@ class RedisEventLog:
     def unwatch(self, conversation: ConversationRef) -> None:
         self._following.unwatch(conversation)
 
-    async def announce(self, followers: Mapping[ConversationRef, Collection[str]], kept_s: float) -> None:
-        groups: dict[str, list[Argument]] = {}
-        for ref, users in followers.items():
-            said = groups.setdefault(self._tag(ref), [int(kept_s * 1000)])
-            said += (f"{ref.tenant_id}/{ref.conversation_id}", msgpack.packb(sorted(users)))
-        for tag, said in groups.items():
-            await self._scripts.run("announce", tag, *said)
+    async def announce(
+        self, rolls: Mapping[ConversationRef, tuple[int | None, Roll]], kept_s: float
+    ) -> Mapping[ConversationRef, Mapping[str, int]]:
+        groups: dict[str, list[ConversationRef]] = {}
+        for ref in rolls:
+            groups.setdefault(self._tag(ref), []).append(ref)
+        versions: dict[ConversationRef, Mapping[str, int]] = {}
 
-    async def present(self, conversation: ConversationRef) -> set[str]:
+        async def one(tag: str) -> None:
+            said: list[Argument] = [int(kept_s * 1000)]
+            for ref in groups[tag]:
+                said += rolls_said(ref, *rolls[ref])
+            answers = await self._scripts.run("announce", tag, *said)
+            versions.update(zip(groups[tag], map(versions_of, answers), strict=True))
+
+        _, errors = await self._scripts.each(groups, one)
+        if errors:
+            logger.debug("followers were not announced everywhere: %s", errors[0])
+        return versions
+
+    async def present(self, conversation: ConversationRef) -> Mapping[str, Roll]:
         name = f"{conversation.tenant_id}/{conversation.conversation_id}"
-        lists = await self._scripts.run("present", self._tag(conversation), name)
-        return {user for packed_users in lists for user in msgpack.unpackb(packed_users)}
+        return rolls_of(await self._scripts.run("present", self._tag(conversation), name))
 
     # --- the steps -----------------------------------------------------------------------------------
 

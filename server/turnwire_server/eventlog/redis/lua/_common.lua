@@ -15,7 +15,9 @@
 --   leases   owner -> expiry      o:OWNER  what it owns ('-': nobody)
 --   u        finished, not archived, by time      timers  T/R -> when a parked turn goes on
 --   retention  c|T/C, r|T/R -> when to look whether it can go
---   w:T/C    node -> who follows there      op:OP    the answer of a step, for its repeat      q:T/R  the record of a request id (in the id's own partition)
+--   w:T/C    node -> {until when, version} of those who follow there
+--   x:T/C/NODE  user there -> {when the state was said, state, instances}
+--   op:OP    the answer of a step, for its repeat      q:T/R  the record of a request id (in the id's own partition)
 
 local function refuse(why) error({err = why}) end
 

@@ -1,9 +1,17 @@
--- Who follows a conversation, on any node that said so lately. ARGV: T/C. Answer: packed lists of users.
-local tag = ARGV[1]
+-- Who follows a conversation, on each node that said so lately. ARGV: T/C. Answer: {node, version, {user, packed {age in
+-- ms or -1, state, instances}, …}} of each.
+local tag, name = ARGV[1], ARGV[5]
 incarnation(tag)
-local out = {}
-for _, packed in ipairs(redis.call('HVALS', tag .. 'w:' .. ARGV[5])) do
-  local said = cmsgpack.unpack(packed)
-  if tonumber(said[1]) >= NOW then out[#out + 1] = said[2] end
+local out, nodes = {}, redis.call('HGETALL', tag .. 'w:' .. name)
+for i = 1, #nodes, 2 do
+  local node = cmsgpack.unpack(nodes[i + 1])
+  if tonumber(node[1]) >= NOW then
+    local users = redis.call('HGETALL', tag .. 'x:' .. name .. '/' .. nodes[i])
+    for j = 2, #users, 2 do
+      local said = cmsgpack.unpack(users[j])
+      users[j] = cmsgpack.pack({said[1] == '' and -1 or math.max(0, NOW - tonumber(said[1])), said[2], said[3]})
+    end
+    out[#out + 1] = {nodes[i], node[2], users}
+  end
 end
 return out
