@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 MONGO := .venv-mongo
+MCP := .venv-mcp
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -42,6 +43,12 @@ $(MONGO)/.installed: requirements/mongo-test.txt
 	$(MONGO)/bin/python -m pip --disable-pip-version-check --quiet install --requirement requirements/mongo-test.txt
 	@touch $@
 
+# MCP servers that others wrote, for tests; see requirements/mcp-test.txt.
+$(MCP)/.installed: requirements/mcp-test.txt
+	$(PYTHON) -m venv $(MCP)
+	$(MCP)/bin/python -m pip --disable-pip-version-check --quiet install --requirement requirements/mcp-test.txt
+	@touch $@
+
 # The tests start servers of their own, on ports and folders of their own. The package may bring a service that
 # starts by itself: it is neither used nor touched.
 HAS_SERVERS := { redis-server --version | grep -Eq ' v=([7-9]|[1-9][0-9])\.'; } 2>/dev/null && { haproxy -v; } > /dev/null 2>&1
@@ -60,7 +67,7 @@ servers:
 run: $(VENV)/.local-model
 	$(BIN)/turnwire serve --local-model
 
-test: $(VENV)/.dev $(VENV)/.local-model $(MONGO)/.installed servers
+test: $(VENV)/.dev $(VENV)/.local-model $(MONGO)/.installed $(MCP)/.installed servers
 	$(BIN)/python -m pytest
 
 # The end-to-end tests on two nodes with a Redis Cluster and MongoDB; `make test` has the more telling ones of them.
@@ -81,7 +88,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) $(MONGO) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(MONGO) $(MCP) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Kills, pauses and cuts at random for SECONDS, from SEED on; stops at the first thing that does not hold.
 SECONDS ?= 60

@@ -10,7 +10,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
@@ -37,8 +37,10 @@ from .gateway.usage import TokenCounter
 from .settings import Settings
 from .sqlite import Database
 from .telemetry.metrics import Metrics
-from .tools.executor import ToolExecutor
-from .tools.registry import DEMO_TOOLS
+from .tools.demo import DEMO_TOOLS
+from .tools.executor import ToolExecutor, ToolResult
+from .tools.modules import load_tools
+from .tools.registry import Tool, ToolRegistry
 from .transport.flush import flush, look_again, tell
 from .transport.frontend import Frontend
 from .transport.listener import listening
@@ -164,7 +166,8 @@ async def running(
     """A server that listens inside the block and has drained when the block is left without an exception.
 
     ``open_engines`` pushes onto the stack it is given what has to be closed in the end.
-    Raises OSError when the port is taken, ``DataInUse`` or ``DatabaseUnavailable`` when the data cannot be had.
+    Raises OSError when the port is taken, ``DataInUse`` or ``DatabaseUnavailable`` when the data cannot be had,
+    ``SettingsError`` when the configured tools cannot be loaded.
     """
     async with AsyncExitStack() as stack:
         services = await _open_services(settings, environ, open_engines, stack)
@@ -195,27 +198,52 @@ async def running(
 async def _open_services(
     settings: Settings, environ: Mapping[str, str], open_engines: OpenEngines, stack: AsyncExitStack
 ) -> Services:
-    limits = settings.limits
+    loaded = load_tools(settings)  # before anything is opened: what is wrong here keeps the server from starting
     engines = await open_engines(settings, stack)
     router = Router.open(settings.deployments, settings.routes, environ)
     stack.push_async_callback(router.aclose)
     metrics = Metrics()
     engines.measure(metrics)
+    tools = await _open_tools(settings, environ, loaded, metrics, stack)
     return Services(
         settings=settings,
         log=engines.log,
         archive=engines.archive,
         commit=GroupCommit(engines.log, _AppendMetrics(metrics)),
         router=router,
-        tools=ToolExecutor(
-            {tool.name: tool for tool in DEMO_TOOLS},
-            timeout_s=limits.tool_timeout_s,
-            output_bytes=limits.tool_output_bytes,
-        ),
+        tools=tools,
         counter=TokenCounter.load(),
         metrics=metrics,
         checkpoint=engines.checkpoint,
     )
+
+
+async def _open_tools(
+    settings: Settings, environ: Mapping[str, str], loaded: Sequence[Tool], metrics: Metrics, stack: AsyncExitStack
+) -> ToolExecutor:
+    def ended(tool: Tool, result: ToolResult) -> None:
+        name = tool.name if tool.where == "server" else f"{tool.where}:{tool.source}"
+        metrics.tool_calls_total.labels(name, result.outcome).inc()
+        metrics.tool_seconds.observe(result.duration_ms / 1000)
+
+    registry = ToolRegistry(loaded, demo_tools=DEMO_TOOLS)
+    if settings.mcp_servers:
+        # Imported only where it is used: the client takes as long to load as all the rest of the server.
+        from .tools.mcp_servers import McpServers
+
+        servers = McpServers(
+            settings.mcp_servers,
+            settings.limits,
+            environ,
+            seen=lambda name, is_up: metrics.mcp_server_up.labels(name).set(is_up),
+        )
+        group = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(group.cancel_scope.cancel)
+        await servers.start(group)
+        registry = ToolRegistry(loaded, demo_tools=DEMO_TOOLS, more=servers.tools)
+    tools = ToolExecutor(registry, settings.limits, ended=ended)
+    stack.push_async_callback(tools.aclose)
+    return tools
 
 
 class _AppendMetrics:

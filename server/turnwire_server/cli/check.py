@@ -28,8 +28,10 @@ from turnwire_server.auth import build_authenticator
 from turnwire_server.cli.common import ConfigOption, read_settings
 from turnwire_server.eventlog.base import LogUnavailable
 from turnwire_server.eventlog.redis import RedisEventLog
-from turnwire_server.settings import Deployment, Settings
+from turnwire_server.settings import Deployment, McpServerSettings, Settings, SettingsError
 from turnwire_server.sqlite import Database, DatabaseUnavailable, DataInUse
+from turnwire_server.telemetry.redact import redactor
+from turnwire_server.tools.modules import load_tools
 
 _PROVIDER_TIMEOUT_S = 5
 # A backend that fails over answers within this; one that does not is not to be waited for at a keyboard.
@@ -109,7 +111,8 @@ async def _check(settings: Settings) -> list[Finding]:
         *await _stores(settings),
         _auth(settings),
     ]
-    return findings + list(await asyncio.gather(*(_deployment(each) for each in settings.deployments)))
+    checks = [*map(_deployment, settings.deployments), *(_mcp_server(each, settings) for each in settings.mcp_servers)]
+    return findings + _tools(settings) + list(await asyncio.gather(*checks))
 
 
 async def _stores(settings: Settings) -> list[Finding]:
@@ -184,6 +187,33 @@ def _auth(settings: Settings) -> Finding:
         return Finding("access", False, str(error))
     said = "development, this machine only" if settings.auth.mode == "dev" else "signed tokens"
     return Finding("access", True, said)
+
+
+def _tools(settings: Settings) -> list[Finding]:
+    if not settings.tools.modules:
+        return []
+    what = f"tools of {', '.join(settings.tools.modules)}"
+    try:
+        tools = load_tools(settings)
+    except SettingsError as error:
+        return [Finding(what, False, str(error))]
+    return [Finding(what, True, ", ".join(tool.name for tool in tools))]
+
+
+async def _mcp_server(server: McpServerSettings, settings: Settings) -> Finding:
+    from turnwire_server.tools.mcp import McpUnavailable  # as in app: slow to load
+    from turnwire_server.tools.mcp_servers import probe
+
+    what = f"MCP server {server.name}"
+    try:
+        tools = await probe(server, settings.limits, os.environ)
+    except McpUnavailable as error:
+        # What it says itself may repeat what it was given.
+        return Finding(what, False, redactor(settings.secret_values(os.environ))(str(error)))
+    names = {tool.name for tool in tools}
+    if server.tools is not None and (missing := [name for name in server.tools if name not in names]):
+        return Finding(what, False, f"has no tools called {', '.join(missing)}")
+    return Finding(what, True, f"offers {len(server.tools or names)} tools")
 
 
 async def _deployment(deployment: Deployment) -> Finding:

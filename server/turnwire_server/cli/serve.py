@@ -27,7 +27,7 @@ from turnwire_server.auth import dev_secret
 from turnwire_server.cli.common import ConfigOption, fail, read_settings
 from turnwire_server.cli.workers import CannotStart, Supervisor
 from turnwire_server.eventlog.base import LogUnavailable
-from turnwire_server.settings import Deployment, Settings
+from turnwire_server.settings import Deployment, Settings, SettingsError
 from turnwire_server.settings.load import DEMO_DEPLOYMENT
 from turnwire_server.sqlite import DatabaseUnavailable, DataInUse
 from turnwire_server.telemetry.logs import configure_logging
@@ -72,7 +72,14 @@ def in_words(error: BaseException, settings: Settings) -> str:
         error = error.exceptions[0]
     server = settings.server
     match error:
-        case DataInUse() | DatabaseUnavailable() | LogUnavailable() | ArchiveUnavailable() | CannotStart():
+        case (
+            SettingsError()
+            | DataInUse()
+            | DatabaseUnavailable()
+            | LogUnavailable()
+            | ArchiveUnavailable()
+            | CannotStart()
+        ):
             return str(error)
         case socket.gaierror():
             return f"cannot listen on {server.host}: that is no address of this machine ({error.strerror})"

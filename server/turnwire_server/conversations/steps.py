@@ -41,8 +41,8 @@ from turnwire_server.gateway import provider as gw
 from turnwire_server.gateway.errors import ProviderError, ProviderErrorKind
 from turnwire_server.gateway.provider import Chunk, ModelRequest, Provider
 from turnwire_server.orchestration.context import build_prompt
-from turnwire_server.tools.executor import ToolResult, parse_arguments
-from turnwire_server.tools.registry import DEMO_TOOLS, Tool
+from turnwire_server.tools.executor import ToolCall, parse_arguments
+from turnwire_server.tools.registry import Tool
 
 from . import endings
 from .endings import Draft
@@ -93,6 +93,7 @@ class Answer:
         self._run = run
         self._head: dict[str, Any] = {"conversation_id": spec.conversation_id, "request_id": spec.request_id}
         self._calls: dict[int, _Call] = {}
+        self._offered: dict[str, Tool] = {}
         self._finish_reason = ""
         self._first_token = False
 
@@ -183,7 +184,7 @@ class Answer:
         self._finish_reason = ""
         request = ModelRequest(
             messages=prompt,
-            tools=[tool.offer() for tool in DEMO_TOOLS] if deployment.kind == "demo" else [],
+            tools=[tool.offer() for tool in self._offer(provider)],
             max_output_tokens=self._spec.tenant.get("max_output_tokens"),
         )
         outcome = "cancelled"  # whatever else ends this attempt is a cancel of the turn
@@ -260,10 +261,22 @@ class Answer:
 
     # --- tools -----------------------------------------------------------------------------------------
 
+    def _offer(self, provider: Provider) -> list[Tool]:
+        registry, tenant_id = self._services.tools.registry, self._spec.tenant_id
+        if provider.deployment.kind == "demo":
+            offered = registry.demo()
+        else:
+            tenant = self._services.settings.tenant(tenant_id)
+            offered = registry.offered(tenant_id, frozenset(), allowed=None if tenant is None else tenant.tools)
+            # Nobody can be asked in this version.
+            offered = [tool for tool in offered if tool.approval == "never"]
+        self._offered = {tool.name: tool for tool in offered}
+        return offered
+
     def _begin_call(self, chunk: gw.ToolCallBegin) -> None:
         # The provider's own id is unique in one answer at best; ours has to be unique in the request.
         call_id = f"call_{uuid.uuid4().hex[:16]}"
-        tool = self._services.tools.get(chunk.name)
+        tool = self._offered.get(chunk.name)
         self._calls[chunk.index] = _Call(call_id, chunk.name, tool)
         self._ledger.generated(chunk.name)
         self._writer.event(
@@ -272,7 +285,7 @@ class Answer:
                 call_id=call_id,
                 part=self._writer.buffer.add_call_part(),
                 name=chunk.name,
-                where="server",
+                where=tool.where if tool else "server",
                 interruptible=tool.interruptible if tool else False,
                 side_effect=tool.side_effect if tool else False,
             )
@@ -287,7 +300,14 @@ class Answer:
             except ValueError as error:
                 self._fail(call.call_id, "never_started", str(error))
                 continue
-            self._writer.event(ToolCalled(**self._head, call_id=call.call_id, where="server", arguments=arguments))
+            self._writer.event(
+                ToolCalled(
+                    **self._head,
+                    call_id=call.call_id,
+                    where=call.tool.where if call.tool else "server",
+                    arguments=arguments,
+                )
+            )
             if call.tool is None:
                 self._fail(call.call_id, "never_started", f"there is no tool '{call.name}'")
             else:
@@ -301,7 +321,7 @@ class Answer:
         for part in self._writer.fold.partial.to_parts():
             if not isinstance(part, ToolCallPart) or part.state in ("completed", "failed"):
                 continue
-            tool = self._services.tools.get(part.name)
+            tool = self._services.tools.registry.get(part.name)
             if part.state == "running" and (tool is None or not tool.may_run_again):
                 self._fail(part.call_id, "unknown", "the server died while this ran; its effect is unknown")
             elif tool is None or not isinstance(part.arguments, dict):
@@ -310,13 +330,27 @@ class Answer:
                 await self._run_call(part.call_id, tool, part.arguments)
 
     async def _run_call(self, call_id: str, tool: Tool, arguments: dict[str, Any]) -> None:
-        self._writer.event(ToolRunning(**self._head, call_id=call_id, run=self._run), checkpoint=True)
-        await self._writer.flush()  # before the tool is run: a taker must know that it may have been
+        async def begin() -> None:
+            self._writer.event(ToolRunning(**self._head, call_id=call_id, run=self._run), checkpoint=True)
+            await self._writer.flush()  # before the tool is run: a taker must know that it may have been
 
         def progress(fraction: float | None, message: str | None) -> None:
             self._writer.event(ToolProgress(**self._head, call_id=call_id, fraction=fraction, message=message))
 
-        result: ToolResult = await self._services.tools.run(tool, arguments, progress)
+        spec = self._spec
+        result = await self._services.tools.run(
+            ToolCall(
+                tool=tool,
+                arguments=arguments,
+                tenant_id=spec.tenant_id,
+                user_id=spec.user_id,
+                conversation_id=spec.conversation_id,
+                request_id=spec.request_id,
+                call_id=call_id,
+                begin=begin,
+                progress=progress,
+            )
+        )
         if result.outcome == "completed":
             self._writer.event(
                 ToolCompleted(**self._head, call_id=call_id, output=result.output, duration_ms=result.duration_ms),

@@ -11,6 +11,7 @@ from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.load import build_settings, load_settings
 from turnwire_server.settings.models import Deployment, Route, Tenant
 from turnwire_server.settings.tables import AuthSettings, ServerSettings, StorageSettings
+from turnwire_server.settings.tools import McpServerSettings, ToolsSettings
 from turnwire_server.settings.tree import Settings
 
 __all__ = [
@@ -18,12 +19,14 @@ __all__ = [
     "Deployment",
     "Fault",
     "Limits",
+    "McpServerSettings",
     "Route",
     "ServerSettings",
     "Settings",
     "SettingsError",
     "StorageSettings",
     "Tenant",
+    "ToolsSettings",
     "accepted_algorithms",
     "build_settings",
     "load_settings",

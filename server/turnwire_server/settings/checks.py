@@ -19,6 +19,7 @@ from turnwire_server.settings.faults import ABSENT, Fault
 from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, Route, Tenant
 from turnwire_server.settings.tables import AuthSettings, ServerSettings, StorageSettings
+from turnwire_server.settings.tools import McpServerSettings
 
 KEY_SOURCES = ("jwt_secret", "jwt_public_key", "jwks_url")
 SECRET_ALGORITHMS = {"HS256": 32, "HS384": 48, "HS512": 64}
@@ -181,8 +182,23 @@ def check_tenants(tenants: Mapping[str, Tenant], routes: Set[str]) -> Iterator[F
             yield Fault(f"tenants.{tenant_id}.route", tenant.route, f"no such route; there are: {_listed(routes)}")
 
 
+def check_mcp_servers(servers: Mapping[int, McpServerSettings], environ: Mapping[str, str]) -> Iterator[Fault]:
+    names = {server.name for server in servers.values()}
+    for index, server in servers.items():
+        key = f"mcp_servers.{index}"
+        for within, variable in server.variables():
+            if not environ.get(variable):
+                yield Fault(f"{key}.{within}", ABSENT, f"the environment variable {variable} is not set")
+        # Tools are called <server>_<tool>: "git" with a tool "hub_search" and "git_hub" with "search" would be one.
+        for other in sorted(names):
+            if server.name.startswith(f"{other}_"):
+                yield Fault(
+                    f"{key}.name", server.name, f'must not begin with the name of another server, "{other}", and _'
+                )
+
+
 def check_names(section: str, names: Iterable[str]) -> Iterator[Fault]:
-    """Names of `[[deployments]]` and `[[routes]]` are keys: each may appear once."""
+    """Names of `[[deployments]]`, `[[routes]]` and `[[mcp_servers]]` are keys: each may appear once."""
     names = list(names)
     for name, count in Counter(names).items():
         if count > 1:

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-SECRET_KEYS = frozenset({"jwt_secret", "jwt_public_key", "redis_url", "mongo_url"})
+SECRET_KEYS = frozenset({"jwt_secret", "jwt_public_key", "redis_url", "mongo_url", "env", "headers"})
 # jwt_public_key is public, but a private key is easily pasted there.
 _USERINFO = re.compile(r"//[^/@\s]*@")
 _SHOWN_CHARS = 80

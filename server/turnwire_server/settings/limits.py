@@ -102,9 +102,29 @@ class Limits(Section):
     takeover_cost_usd: Annotated[Decimal, Field(ge=0)] = Decimal("1.00")
     """What a turn may have cost so far, in US dollars, to be taken over once more."""
     tool_timeout_s: Seconds = 30
-    """Seconds a tool of the server may run."""
+    """Seconds a tool of the server may run, for tools that say nothing else; each of its retries anew."""
+    tool_cancel_grace_s: Seconds = 2
+    """Seconds a tool has to end after it was cancelled or its time was up. One that does not is left to itself: its
+    call ends as `unknown`, and it keeps its place in `max_concurrency` until it really ends."""
+    tool_queue_s: Seconds = 10
+    """Seconds a call waits for a place when its tool has a `max_concurrency`; past that it is not run."""
+    tool_threads: Count = 64
+    """Tools that are plain functions run in threads; at most so many at once in this process, others wait."""
     tool_output_bytes: Bytes = 65_536
-    """Largest tool result that is kept and shown to the model; the rest is cut."""
+    """Largest tool result, as JSON, that is kept and shown to the model. A text is cut there; any other value that is
+    larger makes the call fail."""
+    tool_schema_bytes: Bytes = 32_768
+    """Largest JSON Schema of a tool that an MCP server or a client offers."""
+    mcp_tools: Count = 128
+    """Most tools that are taken from one MCP server."""
+    mcp_start_s: SecondsOrNone = 5
+    """Seconds the start waits for the MCP servers; those that come later are offered later."""
+    mcp_connect_s: Seconds = 20
+    """Seconds an MCP server has to start, answer and list its tools."""
+    mcp_retry_s: Seconds = 30
+    """Seconds between two tries to reach an MCP server at most; the first come sooner."""
+    mcp_refresh_s: Seconds = 60
+    """Seconds after which the tools of an MCP server are listed again, which also shows whether it still answers."""
     reservation_s: Seconds = 600
     """Seconds a reserved request id stays taken when nothing was made of it. Far longer than any command
     may take, so that a slow create never meets its own lapsed reservation."""

@@ -27,7 +27,7 @@ DEFAULT_MODEL = "gpt-4o-mini"
 DEMO_DEPLOYMENT = "demo"
 
 Tree = dict[str, Any]
-LISTS = ("deployments", "routes")
+LISTS = ("deployments", "routes", "mcp_servers")
 _SECTIONS = Settings.model_fields
 
 
@@ -177,7 +177,7 @@ def _validate(tree: Tree, faults: list[Fault]) -> Tree:
     tables: Tree = {}
     for section, field in _SECTIONS.items():
         annotation: Any = field.annotation
-        value = tree.get(section, {})
+        value = tree.get(section, [] if section in LISTS else {})
         if get_origin(annotation) is None:
             tables |= _validate_table(section, section, annotation, value, faults)
         elif get_origin(annotation) is dict:
@@ -218,6 +218,7 @@ def _cross_check(tree: Tree, tables: Tree, environ: Mapping[str, str]) -> list[F
     faults = [
         *checks.check_names("deployments", _names(tree["deployments"])),
         *checks.check_names("routes", _names(tree["routes"])),
+        *checks.check_names("mcp_servers", _names(tree.get("mcp_servers"))),
     ]
     if "server" in tables:
         faults += checks.check_server(tables["server"], tables.get("auth"))
@@ -230,4 +231,5 @@ def _cross_check(tree: Tree, tables: Tree, environ: Mapping[str, str]) -> list[F
     faults += checks.check_deployments(tables["deployments"], environ)
     faults += checks.check_routes(tables["routes"], set(_names(tree["deployments"])))
     faults += checks.check_tenants(tables["tenants"], set(_names(tree["routes"])))
+    faults += checks.check_mcp_servers(tables["mcp_servers"], environ)
     return faults

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from turnwire_server.settings.section import Count, HttpAddress, Name, Refused, Seconds, Section
+from turnwire_server.settings.tools import ToolName
 
 Price = Annotated[Decimal, Field(ge=0, le=1_000_000)]
 NotEnforced = Annotated[Any, Refused("not part of this version: it would be accepted and not enforced")]
@@ -90,7 +91,7 @@ class Route(Section):
 
 
 class Tenant(Section):
-    """What a tenant gets. An absent key means: no system prompt, the first route, no limit of its own."""
+    """What a tenant gets. An absent key means: no system prompt, the first route, all tools, no limit of its own."""
 
     system_prompt: Annotated[str, Field(max_length=200_000)] | None = None
     """Text that stands before every conversation of the tenant."""
@@ -100,6 +101,9 @@ class Tenant(Section):
     """Tokens of prompt at most; older turns are left out first."""
     max_output_tokens: Count | None = None
     """Tokens of answer at most, per model call."""
+    tools: Annotated[tuple[ToolName, ...], Field(max_length=1000)] | None = None
+    """Names of the tools of the server that the tenant's models may call; absent: all that are permitted to it,
+    `[]`: none. It takes away only: what a tool's own declaration does not permit stays forbidden."""
     features: tuple[Name, ...] = ()
     """Names handed to the tenant's clients in `welcome.features`."""
     requests_per_minute: NotEnforced = None

@@ -21,6 +21,7 @@ from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, Route, Tenant
 from turnwire_server.settings.section import ID_PATTERN, MOST_BYTES, MOST_COUNT, MOST_S, Refused, Section
 from turnwire_server.settings.tables import AuthSettings, ServerSettings, StorageSettings
+from turnwire_server.settings.tools import McpServerSettings, ToolsSettings
 
 TABLES: dict[str, type[Section]] = {
     "server": ServerSettings,
@@ -30,6 +31,8 @@ TABLES: dict[str, type[Section]] = {
     "deployments": Deployment,
     "routes": Route,
     "tenants": Tenant,
+    "tools": ToolsSettings,
+    "mcp_servers": McpServerSettings,
 }
 
 _TYPES: dict[Any, str] = {
@@ -66,6 +69,8 @@ def render(table: type[Section]) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
+    if field.default_factory is dict:
+        return "`{}`"
     if field.default_factory is not None:
         return "random"
     value = field.default
@@ -91,6 +96,8 @@ def _walk(annotation: Any, metadata: list[Any]) -> tuple[list[str], list[str]]:
         return [f"`{value}`" for value in get_args(annotation)], []
     if get_origin(annotation) is tuple:
         return ["list"], _bounds(metadata)
+    if get_origin(annotation) is dict:
+        return ["table of texts, secret"], []
     if annotation in _TYPES:
         return [_TYPES[annotation]], _bounds(metadata)
     kinds: list[str] = []

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, SecretStr
 
 from turnwire_server.settings.addresses import passwords_in
 from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, Route, Tenant
 from turnwire_server.settings.section import Name, Section
 from turnwire_server.settings.tables import AuthSettings, ServerSettings, StorageSettings
+from turnwire_server.settings.tools import McpServerSettings, ToolsSettings
 
 DEFAULT_TENANT = "default"
 
@@ -36,6 +37,10 @@ class Settings(Section):
     """Models at providers; never empty."""
     routes: tuple[Route, ...]
     """Ordered choices of deployments; never empty, the first is the default."""
+    tools: ToolsSettings
+    """Tools written in Python."""
+    mcp_servers: tuple[McpServerSettings, ...]
+    """Servers of tools; usually none."""
     tenants: dict[Name, Tenant]
     """What each tenant gets; `default` stands for every tenant not named."""
 
@@ -51,6 +56,10 @@ class Settings(Section):
         for address in (self.storage.redis_url, self.storage.mongo_url):
             if address is not None:
                 keys += passwords_in(address)
+        for server in self.mcp_servers:
+            keys += server.secret_values(environ)
+            if server.url is not None:
+                keys += passwords_in(SecretStr(server.url))
         return tuple(key for key in keys if key)
 
     def deployment(self, name: str) -> Deployment:

@@ -45,6 +45,7 @@ _CLOSE_CODES = _WEBSOCKET_CODES | {int(code) for code in CloseCode}
 # A batch of 50 takes SQLite 0.9 ms: fine steps below 10 ms, coarse ones where something is wrong.
 _APPEND_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _FIRST_TOKEN_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60)
+_TOOL_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _BATCH_EVENTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 # A renewal is one script; it is late when it takes a good part of lease_s / 3 (1.7 s by default).
 _RENEWAL_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -97,6 +98,18 @@ class Metrics:
         )
         self.tokens_total = self._counter(
             "tokens_total", "Tokens by deployment and kind (input, output, cached)", "deployment", "kind"
+        )
+
+        # Tools.
+        self.tool_calls_total = self._counter(
+            "tool_calls_total",
+            "Tool calls that ended, by tool (mcp:<server> for those of an MCP server) and outcome",
+            "tool",
+            "outcome",
+        )
+        self.tool_seconds = self._histogram("tool_seconds", "Seconds a tool call took, retries included", _TOOL_S)
+        self.mcp_server_up = self._gauge(
+            "mcp_server_up", "1 while the MCP server answers and its tools are offered, else 0", "livemin", "server"
         )
 
         # Followers.

@@ -70,7 +70,9 @@ def test_a_client_cannot_make_series_by_its_close_codes() -> None:
 
 def test_no_label_could_name_a_tenant_user_or_request() -> None:
     labels = {label for figure in figures(Metrics()) for label in figure._labelnames}
-    assert labels == {"close_code", "type", "outcome", "deployment", "kind", "check", "backend", "reason"}
+    from_commands = {"close_code", "type", "outcome", "reason"}
+    from_settings = {"deployment", "kind", "check", "backend", "tool", "server"}
+    assert labels == from_commands | from_settings
 
 
 @pytest.mark.parametrize("figure", figures(Metrics()), ids=lambda figure: figure._name)
