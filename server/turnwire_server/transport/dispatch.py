@@ -107,6 +107,8 @@ async def dispatch(session: Session, command: AnyCommand) -> None:
             session.send(RequestStateAnswer(ref=command.id, **_fields(found.state)))
         case RequestCancel():
             await _cancel(session, command)
+        case PresenceSet():
+            await _presence(session, command)
         case FeedbackCreate():
             await session.front.requests.feedback(session.principal, command)
             session.send(Ack(ref=command.id, request_id=command.request_id))
