@@ -68,7 +68,7 @@ run: $(VENV)/.local-model
 	$(BIN)/turnwire serve --local-model
 
 test: $(VENV)/.dev $(VENV)/.local-model $(MONGO)/.installed $(MCP)/.installed servers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m tests
 
 # The end-to-end tests on two nodes with a Redis Cluster and MongoDB; `make test` has the more telling ones of them.
 test-cluster: $(VENV)/.dev $(MONGO)/.installed servers

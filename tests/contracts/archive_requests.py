@@ -433,12 +433,13 @@ class Amending:
         assert record is not None
         assert (record.answer, record.presented) == (reply("r1"), 0)
 
-    async def test_a_request_is_found_by_its_answer(self, archive: Archive) -> None:
+    async def test_a_request_is_found_by_its_messages(self, archive: Archive) -> None:
         await made(archive, talk())
         await archive.insert_request(op(), asked("r1"))
-        assert await archive.answered_by("acme", "a-r1") == await archive.request("acme", "r1")
-        assert await archive.answered_by("acme", "u-r1") is None
-        assert await archive.answered_by("other", "a-r1") is None
+        for message_id in ("u-r1", "a-r1"):
+            assert await archive.request_of("acme", message_id) == await archive.request("acme", "r1")
+            assert await archive.request_of("other", message_id) is None
+        assert await archive.request_of("acme", "r1") is None
 
 
 class Branches:

@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from tests.support.prompt_rules import faults_of
 from tests.support.provider_script import (
     COUNTED,
     Delta,
@@ -310,6 +311,8 @@ async def running_provider(port: int = 0, *default: Script) -> AsyncIterator[Con
         address: tuple[str, int] = runner.addresses[0]
         provider.base_url = f"http://127.0.0.1:{address[1]}/v1"
         yield provider
+        faults = {request.index: faults_of(request.messages) for request in provider.requests}
+        assert not any(faults.values()), f"a strict provider would have refused this: {faults}"
     finally:
         await runner.cleanup()
 

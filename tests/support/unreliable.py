@@ -64,7 +64,7 @@ ARCHIVE_LOOKS = frozenset(
         "expire",
         "request",
         "recorded_cancel",
-        "answered_by",
+        "request_of",
         "open_requests",
         "messages",
         "message",

@@ -217,8 +217,8 @@ class Archive(Protocol):
         Returns the record as it stands; None when there is no such request that has ended.
         """
 
-    async def answered_by(self, tenant_id: str, answer_id: str) -> RequestRecord | None:
-        """The request whose answer has this id, or None."""
+    async def request_of(self, tenant_id: str, message_id: str) -> RequestRecord | None:
+        """The request whose input or answer has this id, or None."""
 
     async def record_cancel(
         self,

@@ -110,7 +110,7 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
     "requests": (
         _index("tenant", "conversation", "ordinal", unique=True),
         _index("tenant", "conversation", "message_ids"),
-        _index("tenant", "answer_id"),
+        _index("tenant", "message_ids"),
         _index("created_at", "tenant", "request", only=_OPEN),
         _index("tenant", "created_at", "request", only=_OPEN),
         _index("tenant", "conversation", only=_OPEN),
@@ -284,9 +284,9 @@ class MongoArchive:
             found = await db["requests"].find_one({"_id": identity(tenant_id, request_id)})
             return None if found is None else request_record(found)
 
-    async def answered_by(self, tenant_id: str, answer_id: str) -> RequestRecord | None:
+    async def request_of(self, tenant_id: str, message_id: str) -> RequestRecord | None:
         async with self._reading() as db:
-            found = await db["requests"].find_one({"tenant": tenant_id, "answer_id": answer_id})
+            found = await db["requests"].find_one({"tenant": tenant_id, "message_ids": message_id})
             return None if found is None else request_record(found)
 
     async def amend_answer(

@@ -53,6 +53,7 @@ SCHEMA = (
         PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS requests_open ON requests (created_at) WHERE state = 'open'",
     "CREATE INDEX IF NOT EXISTS requests_by_answer ON requests (tenant, answer_id)",
+    "CREATE INDEX IF NOT EXISTS requests_by_input ON requests (tenant, input_id)",
     "CREATE INDEX IF NOT EXISTS requests_by_conversation ON requests (tenant, conversation, ordinal)",
     """CREATE INDEX IF NOT EXISTS requests_open_by_conversation ON requests (tenant, conversation)
         WHERE state = 'open'""",
@@ -339,10 +340,10 @@ class SqliteArchive:
 
         return await self._write(park)
 
-    async def answered_by(self, tenant_id: str, answer_id: str) -> RequestRecord | None:
+    async def request_of(self, tenant_id: str, message_id: str) -> RequestRecord | None:
         def look(db: Connection) -> RequestRecord | None:
-            query = "SELECT * FROM requests WHERE tenant = ? AND answer_id = ?"
-            row = db.execute(query, (tenant_id, answer_id)).fetchone()
+            query = "SELECT * FROM requests WHERE tenant = ?1 AND (answer_id = ?2 OR input_id = ?2)"
+            row = db.execute(query, (tenant_id, message_id)).fetchone()
             return None if row is None else _request(db, row)
 
         return await self._read(look)

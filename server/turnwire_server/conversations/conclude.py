@@ -29,10 +29,13 @@ async def conclude(
     owned: Owned,
     ending: Mapping[str, Any],
     *,
+    presented: int | None = None,
     epoch: str | None = None,
     reentry: Callable[[dict[str, Any]], Reentry] | None = None,
 ) -> Finished:
-    """Archive and finish. ``epoch`` and ``reentry`` are the turn's newest, if it ran here. Raises `LostOwnership`."""
+    """Archive and finish. ``presented`` is what the seal has told, ``epoch`` and ``reentry`` are the turn's newest, if
+    it ran here. Raises `LostOwnership`."""
+    ending = endings.settled(ending, owned.presented if presented is None else presented)
     archived = False
     with anyio.move_on_after(services.settings.storage.archive_wait_s):
         ending = await archive_ending(services, owned, ending)
@@ -101,6 +104,6 @@ async def archive_late(services: Services, conversation: ConversationRef | None 
     kept = await services.log.unarchived(conversation)
     for owned in kept:
         assert owned.ending is not None, "a finished request has one"
-        await archive_ending(services, owned, owned.ending, patient=False)
+        await archive_ending(services, owned, endings.settled(owned.ending, owned.presented), patient=False)
         await services.log.archived(owned.request)
     return len(kept)

@@ -46,6 +46,7 @@ class DeltaBuffer:
         self._texts: list[str] = []  # of the last event, when that is a delta that may still grow
         self._growing: OutputTextDelta | ReasoningDelta | None = None
         self._growing_chars = 0
+        self._begins_part = False
         self.pending_chars = 0
 
     def __len__(self) -> int:
@@ -71,6 +72,16 @@ class DeltaBuffer:
         held, self._held = self._held, ""
         if held:
             self._append(self._held_kind, "\ufffd")
+
+    def begin_part(self) -> None:
+        """Text that follows stands in a part of its own."""
+        self.end_part()
+        self._begins_part = True
+
+    @property
+    def text_length(self) -> int:
+        """UTF-16 code units of all text parts, those that wait here counted."""
+        return sum(size for kind, size in zip(self._kinds, self._lengths, strict=True) if kind == "text")
 
     def add(self, event: RequestEvent) -> None:
         """Any other event."""
@@ -102,7 +113,8 @@ class DeltaBuffer:
         return events
 
     def _append(self, kind: DeltaType, text: str) -> None:
-        if not self._kinds or self._kinds[-1] != _KINDS[kind]:
+        if not self._kinds or self._kinds[-1] != _KINDS[kind] or self._begins_part:
+            self._begins_part = False
             self._kinds.append(_KINDS[kind])
             self._lengths.append(0)
         for start in range(0, len(text), _DELTA_CHARS):

@@ -23,9 +23,14 @@ from turnwire_protocol import (
 )
 from turnwire_server.archive.base import UsageRow
 
+from .presented import Place, clamped, cut, end_of, length
+from .spec import TurnSpec
+
 _OUTCOMES = {
     "completed": ("message.completed", "complete"),
     "cancelled": ("message.cancelled", "cancelled"),
+    "interrupted": ("message.interrupted", "interrupted"),
+    "merged": ("message.merged", "complete"),
     "incomplete": ("message.incomplete", "incomplete"),
     "failed": ("message.failed", "failed"),
 }
@@ -37,6 +42,8 @@ class Draft:
 
     outcome: str
     fields: Mapping[str, Any] = field(default_factory=dict)
+    place: Place | None = None
+    generated: int = 0
 
     @property
     def status(self) -> Any:
@@ -51,6 +58,15 @@ def cancelled(by: str, reason: str | None) -> Draft:
     return Draft("cancelled", {"by": by, **({"reason": reason} if reason else {})})
 
 
+def interrupted(reason: str, place: Place | None = None, generated: int = 0) -> Draft:
+    """``place`` is how far the interrupt said that the answer was presented, ``generated`` how much there was."""
+    return Draft("interrupted", {"reason": reason}, place, generated)
+
+
+def merged(into: str) -> Draft:
+    return Draft("merged", {"into": into})
+
+
 def incomplete(reason: str) -> Draft:
     return Draft("incomplete", {"reason": reason})
 
@@ -63,13 +79,50 @@ def seal_ending(
     draft: Draft, answer: Message, usage: Mapping[str, Any] | None, rows: Sequence[UsageRow]
 ) -> dict[str, Any]:
     """The ending as it is sealed. ``usage`` is absent for a request that never started."""
-    return {
+    ending: dict[str, Any] = {
         "outcome": draft.outcome,
         "fields": dict(draft.fields),
         "answer": to_wire(answer),
         "usage": usage,
         "rows": [{name: getattr(row, name) for name in UsageRow.__slots__} for row in rows],
     }
+    if draft.outcome == "interrupted":
+        ending["place"] = None if draft.place is None else draft.place.encode()
+        ending["generated"] = draft.generated
+    return ending
+
+
+def unstarted(spec: TurnSpec, draft: Draft, now_ms: int) -> dict[str, Any]:
+    """The ending of a request that never started: its answer is empty, but it is what later messages follow."""
+    answer = Message(
+        message_id=spec.answer_id,
+        request_id=spec.request_id,
+        role="assistant",
+        status=draft.status,
+        created_at=now_ms,
+        parent_id=spec.input_id,
+        ordinal=spec.ordinal,
+    )
+    return seal_ending(draft, answer, None, ())
+
+
+def settled(ending: Mapping[str, Any], presented: int) -> Mapping[str, Any]:
+    """The ending, with what it needs of ``presented``, which the log kept until the seal: the same for everybody."""
+    if ending["outcome"] != "interrupted" or "sent" in ending["fields"]:
+        return ending
+    whole = message_from_wire(ending["answer"])
+    reports = [number for number in (ending["place"], presented or None) if number is not None]
+    end = end_of(whole.parts)
+    place = clamped(whole.parts, Place.decode(max(reports))) if reports else end
+    sent = length(whole.parts)
+    fields = {
+        **ending["fields"],
+        "generated": max(ending["generated"], sent),
+        "sent": sent,
+        "presented": length(whole.parts, place),
+        "basis": "reported" if reports else "assumed",
+    }
+    return {**ending, "fields": fields, "place": place.encode()}
 
 
 def as_cancelled(ending: Mapping[str, Any], by: str, reason: str | None) -> dict[str, Any]:
@@ -80,8 +133,9 @@ def as_cancelled(ending: Mapping[str, Any], by: str, reason: str | None) -> dict
 
 
 def answer_of(ending: Mapping[str, Any]) -> Message:
-    """The stored answer."""
-    return message_from_wire(ending["answer"])
+    """The stored answer: of one that was interrupted only what was presented."""
+    whole = message_from_wire(ending["answer"])
+    return cut(whole, Place.decode(ending["place"])) if ending["outcome"] == "interrupted" else whole
 
 
 def rows_of(ending: Mapping[str, Any]) -> list[UsageRow]:
@@ -98,10 +152,12 @@ def last_events(
     if ending["usage"] is not None:
         out.append(_event({"type": "usage.completed", **head, **ending["usage"]}))
     terminal = {"type": _OUTCOMES[ending["outcome"]][0], **head, **ending["fields"]}
-    if len(orjson.dumps(ending["answer"])) <= event_bytes:
-        terminal["message"] = ending["answer"]
+    answer = answer_of(ending)
+    message = to_wire(answer)
+    if len(orjson.dumps(message)) <= event_bytes:
+        terminal["message"] = message
     else:
-        terminal["length"] = text_length(answer_of(ending).parts)
+        terminal["length"] = text_length(answer.parts)
     event = _event(terminal)
     assert isinstance(event, TerminalEvent)
     return [*out, event]

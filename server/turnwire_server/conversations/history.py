@@ -39,7 +39,9 @@ async def branch_before(archive: Archive, spec: TurnSpec) -> list[Message]:
         for message in messages
         if message.status == "cancelled" and not message.parts and await _never_started(archive, spec, message)
     }
-    return [message for message in messages if message.request_id not in withdrawn]
+    # What waits still, behind a request that goes before it, has not been said to the model yet.
+    answered = {message.request_id for message in messages if message.role != "user"}
+    return [message for message in messages if message.request_id in answered - withdrawn]
 
 
 async def _never_started(archive: Archive, spec: TurnSpec, answer: Message) -> bool:

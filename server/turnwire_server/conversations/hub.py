@@ -33,6 +33,7 @@ from turnwire_server.eventlog.base import (
 )
 from turnwire_server.eventlog.tail import TailBudget
 
+from .conclude import conclude
 from .conversation import Conversation, Follower
 from .patience import until_answered
 from .presence import Attendances
@@ -69,6 +70,8 @@ class ConversationHub:
         """Requests that this node works on otherwise than by a turn: they are being created or concluded."""
         self.author_left: Callable[[ConversationRef, str], None] = lambda ref, user_id: None
         """Called when the last connection of a user in a conversation is gone and the server did not close it."""
+        self.press: Callable[[Owned], Coroutine[Any, Any, None]]
+        """Says to the running turn what a request that waits wants of it (`Requests._press`)."""
         self.show_queued: Callable[[Owned, int | None], Coroutine[Any, Any, None]]
         """Shows a queued request whose node died before anybody had been shown it."""
         self._tasks = tasks
@@ -153,6 +156,7 @@ class ConversationHub:
         self._turns[turn] = None
         turn.on_forgotten = partial(self._recall, turn)
         turn.on_next = self.start_next
+        turn.on_merged = self._merged
         turn.on_stall = partial(self._log_stalls, conversation, turn.owned.request.request_id)
         self.services.metrics.turns_running.inc()
         self._tasks.start_soon(self._run, turn, conversation, name=f"turn {turn.owned.request.request_id}")
@@ -196,6 +200,8 @@ class ConversationHub:
                 # It is started when its turn comes; whoever finishes the one before it does that.
                 if owned.n == 0:
                     self._tasks.start_soon(self.show_queued, owned, info.position)
+                else:
+                    self._tasks.start_soon(self.press, owned)
                 continue
             self._tasks.start_soon(self._go_on, owned, name=f"taking over {request.request_id}")
         return count
@@ -321,6 +327,18 @@ class ConversationHub:
         for turn in list(self._turns):
             turn.drain()
         await self._until_ended()
+
+    def _merged(self, owned: Owned) -> None:
+        self._tasks.start_soon(self.conclude, owned, name="concluding a merged request")
+
+    async def conclude(self, owned: Owned) -> None:
+        """Carry out the ending of a request that never ran."""
+        assert owned.ending is not None, "sealed by whoever got it"
+        try:
+            with self.at_work(owned.request):
+                self.went_on(owned.conversation, await conclude(self.services, owned, owned.ending))
+        except LostOwnership:
+            logger.info("request %s was ended by another", owned.request.request_id)
 
     def went_on(self, conversation: ConversationRef, finished: Finished) -> None:
         """A request has ended: start the next, and tell those behind it where they stand now."""

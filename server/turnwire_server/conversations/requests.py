@@ -22,11 +22,13 @@ from turnwire_protocol import (
     CommandError,
     ErrorCode,
     FeedbackCreate,
+    InputText,
     LogEvent,
     Message,
     RequestCancel,
     RequestCreate,
     RequestQueued,
+    RequestRegenerate,
     RequestState,
 )
 from turnwire_server.archive.base import ArchiveUnavailable, ConversationRecord, RequestRecord
@@ -53,18 +55,25 @@ from turnwire_server.eventlog.base import (
 from turnwire_server.settings import Tenant
 
 from . import endings
-from .conclude import conclude
 from .hub import ConversationHub
 from .opening import created_event, ensure_archived, kept_cancel, request_record
 from .patience import see_through, until_answered
+from .presented import Place
 from .roles import allows, require, role_of, taken
 from .spec import TurnSpec, fingerprint
 from .threads import Threads
 from .turn import Turn
-from .writer import LostOwnership
 
 logger = logging.getLogger(__name__)
 
+# A request that steers waits like any other until it is folded in.
+_CLAIMS = {
+    "queue": OnBusy.QUEUE,
+    "steer": OnBusy.QUEUE,
+    "reject": OnBusy.REJECT,
+    "interrupt": OnBusy.FRONT,
+    "parallel": OnBusy.PARALLEL,
+}
 # How long the repeat of a create waits for the first one, which another connection or node is just carrying out.
 _CONFIRM_POLL_S = 0.02
 # How long a cancel's answer waits for the archive to have it as well.
@@ -85,6 +94,8 @@ class CreateResult:
     state: str
     is_duplicate: bool
     begin: Callable[[], Awaitable[None]] | None = None
+    interrupts: str | None = None
+    """The running request that this one ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +130,7 @@ class Requests:
         self._deleting: Counter[ConversationRef] = Counter()
         hub.author_left = self._author_left
         hub.show_queued = self._show_queued
+        hub.press = self._press
 
     # --- create ------------------------------------------------------------------------------------------
 
@@ -171,7 +183,27 @@ class Requests:
             state="queued" if claimed.position is not None else "preparing",
             is_duplicate=False,
             begin=lambda: self._begin(claimed),
+            interrupts=claimed.behind if command.on_busy == "interrupt" else None,
         )
+
+    async def regenerate(self, principal: Principal, tenant: Tenant, command: RequestRegenerate) -> CreateResult:
+        """As `create`, of the input that a message of the conversation has or answers, beside it."""
+        record = await self._services.archive.request_of(principal.tenant_id, command.message_id)
+        conversation = None
+        if record is not None:
+            conversation = await self._hub.record(ConversationRef(record.tenant_id, record.conversation_id))
+        if record is None or conversation is None or role_of(conversation, principal) is None:
+            raise CommandError(ErrorCode.NOT_FOUND, f"no message '{command.message_id}'")
+        said = command.model_dump(exclude_unset=True, exclude={"type", "message_id", "tools", "segments"})
+        create = RequestCreate(
+            **said,
+            tools=command.tools,
+            segments=command.segments,
+            conversation_id=record.conversation_id,
+            input=[InputText(kind="text", text=text) for text in TurnSpec.from_json(record.spec, 0).texts],
+            parent_id=record.input.parent_id,
+        )
+        return await self.create(principal, tenant, create)
 
     async def _own(
         self, principal: Principal, tenant: Tenant, command: RequestCreate, ref: RequestRef, op: str
@@ -251,6 +283,8 @@ class Requests:
         route = self._route(tenant, command)
         record = await self._conversation(principal, command)
         await self._check_parent(record, command)
+        if command.target is not None:
+            await self._check_target(record, command.target)
         spec = TurnSpec.create(command, principal.tenant_id, principal.user_id, tenant, route, self._services.now_ms())
         claimed = await self._try_claim(ref, spec, command, op, Base(record.ordinal, record.head, is_fresh=False))
         if isinstance(claimed, Outdated):
@@ -262,7 +296,24 @@ class Requests:
         if isinstance(claimed, Busy):
             text = "too many requests wait in this conversation" if claimed.full else "a turn is running"
             raise CommandError(ErrorCode.BUSY, text, request_id=command.request_id, details={"behind": claimed.behind})
+        if claimed.mine and claimed.position is not None and command.on_busy in ("interrupt", "steer"):
+            await self._check_authority(principal, record, command.target or claimed.behind)
         return claimed
+
+    async def _check_target(self, record: ConversationRecord, target: str) -> None:
+        ref = ConversationRef(record.tenant_id, record.conversation_id)
+        info = await self._services.log.request(RequestRef(record.tenant_id, target), ref)
+        if info is None or info.conversation != ref or info.phase not in (Phase.RUNNING, Phase.PARKED):
+            raise CommandError(ErrorCode.INVALID_STATE, f"target: request '{target}' does not run here")
+
+    async def _check_authority(self, principal: Principal, record: ConversationRecord, running: str | None) -> None:
+        """Another user's turn is only an owner's to end or to steer."""
+        if running is None or allows(role_of(record, principal), "owner"):
+            return
+        ref = ConversationRef(record.tenant_id, record.conversation_id)
+        info = await self._services.log.request(RequestRef(record.tenant_id, running), ref)
+        if info is not None and info.user_id != principal.user_id:
+            raise CommandError(ErrorCode.FORBIDDEN, "the turn that runs is another user's; this needs the role 'owner'")
 
     async def _try_claim(
         self, ref: RequestRef, spec: TurnSpec, command: RequestCreate, op: str, base: Base
@@ -275,7 +326,7 @@ class Requests:
                     spec.conversation,
                     spec.to_json(command),
                     base=base,
-                    on_busy=OnBusy.REJECT if command.on_busy == "reject" else OnBusy.QUEUE,
+                    on_busy=_CLAIMS[command.on_busy],
                     queue_limit=self._services.settings.limits.queued_per_conversation,
                 ),
                 f"claiming request {ref.request_id}",
@@ -369,10 +420,43 @@ class Requests:
         append = Append(owned.request, owned.conversation, owned.fence, 0, events, state="queued")
         (answer,) = await until_answered(lambda: self._services.log.append([append]), "queueing")
         # Fenced: whoever finished the one before has started it meanwhile, and shows it itself.
+        if not isinstance(answer, Appended):
+            return
         heard = owned.intents if kept is None else (*owned.intents, kept)
-        cancels = [*heard, *answer.intents] if isinstance(answer, Appended) else []
-        for intent in cancels:
-            await self._end_queued(owned.request, intent.body["by"], intent.body.get("reason"))
+        for intent in [*heard, *answer.intents]:
+            if intent.kind == "cancel":
+                await self._end_queued(owned.request, intent.body["by"], intent.body.get("reason"))
+            elif intent.kind == "interrupt" and intent.body["phase"] == "confirmed":
+                await self._end_queued(owned.request, intent.body["by"], intent.body["reason"])
+        await self._press(owned)
+
+    async def _press(self, owned: Owned) -> None:
+        """Say to the turn that runs what one that waits wants of it: to end, or to take it in. Safe to repeat."""
+        spec = TurnSpec.from_owned(owned)
+        if spec.on_busy not in ("interrupt", "steer"):
+            return
+        log = self._services.log
+        info = await until_answered(lambda: log.request(owned.request, owned.conversation), "looking at a request")
+        running = None if info is None or info.phase is not Phase.QUEUED else spec.target or info.behind
+        if running is None:
+            return
+        ref, body = RequestRef(spec.tenant_id, running), {"from": spec.request_id}
+        if spec.on_busy == "interrupt":
+            body = {"phase": "confirmed", "reason": "superseded", "by": spec.user_id}
+        posted = await until_answered(
+            lambda: log.post(
+                f"press:{spec.request_id}",
+                ref,
+                spec.on_busy,
+                body,
+                user_id=spec.user_id,
+                any_user=True,
+                conversation=owned.conversation,
+            ),
+            f"saying something to request {running}",
+        )
+        if posted.outcome is PostOutcome.STORED and posted.intent is not None:
+            self._hub.heard(ref, owned.conversation, [posted.intent])
 
     # --- status and cancel -------------------------------------------------------------------------------
 
@@ -464,7 +548,7 @@ class Requests:
             case PostOutcome.ENDED:
                 assert posted.owned is not None
                 owned = posted.owned
-                return CancelResult("cancelling", carry_out=lambda: self._conclude(owned))
+                return CancelResult("cancelling", carry_out=lambda: self._hub.conclude(owned))
         self._hear_here(info, posted)
         return CancelResult("cancelling")
 
@@ -543,30 +627,13 @@ class Requests:
     def _queued_ending(self, info: RequestInfo, by: str, reason: str | None) -> dict[str, object]:
         spec = TurnSpec.from_json(info.spec, info.ordinal)
         draft = endings.cancelled(by, reason)
-        answer = Message(
-            message_id=spec.answer_id,
-            request_id=spec.request_id,
-            role="assistant",
-            status=draft.status,
-            created_at=self._services.now_ms(),
-            parent_id=spec.input_id,
-            ordinal=spec.ordinal,
-        )
-        return endings.seal_ending(draft, answer, None, ())
+        return endings.unstarted(spec, draft, self._services.now_ms())
 
     async def _end_queued(self, ref: RequestRef, by: str, reason: str | None) -> None:
         info = await until_answered(lambda: self._services.log.request(ref), "looking at a request")
         if info is None:
             return
         await self._carry_out(await self._cancel(ref, by, reason, any_user=True, info=info))
-
-    async def _conclude(self, owned: Owned) -> None:
-        assert owned.ending is not None
-        try:
-            with self._hub.at_work(owned.request):
-                self._hub.went_on(owned.conversation, await conclude(self._services, owned, owned.ending))
-        except LostOwnership:
-            logger.info("request %s was ended by another", owned.request.request_id)
 
     # --- the rest ----------------------------------------------------------------------------------------
 
@@ -679,6 +746,7 @@ def _state_of(info: RequestInfo) -> RequestState:
         last_seq=info.last_seq,
         created_at=info.spec["created_at"],
         position=info.position,
+        presented=Place.decode(info.presented).to_wire() if info.presented else None,
     )
 
 
@@ -692,4 +760,5 @@ def _archived_state(record: RequestRecord | None) -> RequestState:
         run=record.run,
         last_seq=0,
         created_at=record.created_at,
+        presented=Place.decode(record.presented).to_wire() if record.presented else None,
     )

@@ -18,6 +18,8 @@ from turnwire_protocol import Message, RequestCreate, TextPart
 from turnwire_server.eventlog.base import ConversationRef, Owned, RequestRef
 from turnwire_server.settings import Tenant
 
+OnBusyMode = Literal["queue", "reject", "interrupt", "steer", "parallel"]
+
 
 def fingerprint(user_id: str, conversation_id: str, command: RequestCreate) -> str:
     """Equal for the same content under one request id: user, conversation, parent and decoded input."""
@@ -43,6 +45,8 @@ class TurnSpec:
     on_disconnect: Literal["continue", "cancel"]
     tenant: Mapping[str, Any]
     metadata: Mapping[str, Any] | None = None
+    on_busy: OnBusyMode = "queue"
+    target: str | None = None
     ordinal: int = 0
     parent_id: str | None = None
 
@@ -70,6 +74,8 @@ class TurnSpec:
                 "max_output_tokens": tenant.max_output_tokens,
             },
             metadata=command.metadata,
+            on_busy=command.on_busy,
+            target=command.target,
         )
 
     def to_json(self, command: RequestCreate) -> dict[str, Any]:

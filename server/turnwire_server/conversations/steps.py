@@ -16,6 +16,8 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import anyio
+
 from turnwire_protocol import (
     Message,
     OutputTextDelta,
@@ -37,6 +39,7 @@ from turnwire_protocol import (
     ToolStarted,
     utf16_len,
 )
+from turnwire_server.eventlog.base import Intent
 from turnwire_server.gateway import provider as gw
 from turnwire_server.gateway.errors import ProviderError, ProviderErrorKind
 from turnwire_server.gateway.provider import Chunk, ModelRequest, Provider
@@ -49,6 +52,7 @@ from .endings import Draft
 from .ledger import Ledger
 from .services import Services
 from .spec import TurnSpec
+from .steering import Steering
 from .writer import TurnWriter
 
 logger = logging.getLogger(__name__)
@@ -94,23 +98,41 @@ class Answer:
         self._head: dict[str, Any] = {"conversation_id": spec.conversation_id, "request_id": spec.request_id}
         self._calls: dict[int, _Call] = {}
         self._offered: dict[str, Tool] = {}
+        self._steering = Steering(services, spec, writer)
+        self._attempting: anyio.CancelScope | None = None
         self._finish_reason = ""
         self._first_token = False
+
+    def hear(self, intent: Intent) -> None:
+        """Something was said to the turn that does not end it. In their order, each once."""
+        if intent.kind == "steer":
+            self._steering.hear(intent)
+            # A step that only writes text ends where it stands; tools that it calls are run first.
+            if self._attempting is not None and not self._calls:
+                self._attempting.cancel()
+
+    @property
+    def steering(self) -> Steering:
+        return self._steering
 
     async def run(self, history: Sequence[Message]) -> Draft:
         """Produce the answer. Returns how the turn ends if nothing else decides it."""
         progress = self._progress
+        await self._steering.recall()
         if progress.stage == "tools":
             await self._settle_calls()
             self._next_step()
         while progress.step <= self._services.settings.limits.steps_per_turn:
+            await self._steering.apply()
             failure = await self._model(history)
             if failure is not None:
                 return failure
-            if self._finish_reason != "tool_calls" and not self._calls:
+            is_done = self._finish_reason != "tool_calls" and not self._calls
+            if is_done and not self._steering.is_waiting:
                 return _draft_for(self._finish_reason)
-            progress.stage = "tools"
-            await self._run_calls()
+            if not is_done:
+                progress.stage = "tools"
+                await self._run_calls()
             self._next_step()
         return endings.incomplete("steps")
 
@@ -190,16 +212,18 @@ class Answer:
         outcome = "cancelled"  # whatever else ends this attempt is a cancel of the turn
         began = self._services.clock()
         try:
-            async with AsyncExitStack() as stack:
-                try:
-                    stream = await stack.enter_async_context(provider.stream(request))
-                    await self._read(stream, began)
-                except ProviderError as error:
-                    outcome = "failed"
-                    return error
-            outcome = "completed"
+            with anyio.CancelScope() as self._attempting:
+                async with AsyncExitStack() as stack:
+                    try:
+                        stream = await stack.enter_async_context(provider.stream(request))
+                        await self._read(stream, began)
+                    except ProviderError as error:
+                        outcome = "failed"
+                        return error
+                outcome = "completed"
             return None
         finally:
+            self._attempting = None
             self._writer.buffer.end_part()
             self._ledger.close(outcome)  # type: ignore[arg-type]
             self._services.metrics.provider_attempts_total.labels(deployment.name, outcome).inc()
@@ -214,6 +238,7 @@ class Answer:
             tenant.get("system_prompt"),
             history,
             [self._spec.user_message(), *([answer] if answer is not None else [])],
+            steering=self._steering.inputs,
             max_tokens=tenant.get("max_context_tokens"),
             count=self._services.counter.estimate_prompt_tokens,
         )

@@ -8,6 +8,7 @@ stops it anywhere, and whoever takes over goes on from the log.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -35,6 +36,7 @@ from .history import branch_before
 from .ledger import Ledger
 from .opening import created_event, ensure_archived, kept_cancel, new_fold
 from .patience import until_answered
+from .presented import Place, place_of_text
 from .services import Services
 from .spec import TurnSpec
 from .steps import Answer, Progress
@@ -79,12 +81,21 @@ class Turn:
         self._is_archived = is_archived
         self._scope = anyio.CancelScope()
         self._cancel: Intent | None = None
+        self._interrupt: Intent | None = None
+        self._interrupted: Draft | None = None
+        self._hold: asyncio.TimerHandle | None = None
+        self._may_hold = False
+        self._said: list[Intent] = []  # for the answer, before there is one
+        self._running: Answer | None = None
         self.on_stall: Callable[[], None] = lambda: None
         """Called when the log stops taking this turn's events."""
         self.on_next: Callable[[Owned], None] = lambda owned: None
         """Called with the request whose turn has come because this one was nobody's."""
+        self.on_merged: Callable[[Owned], None] = lambda owned: None
+        """Called with a request that was folded into this one, to be concluded."""
         self.on_forgotten: Callable[[], None] = lambda: None
         """Called when the log has lost this turn: what was said to it may be lost with it, see `recall`."""
+        self._presented: int | None = None
         self._draining = False
         self._must_recall = False
         limits, storage = services.settings.limits, services.settings.storage
@@ -102,24 +113,77 @@ class Turn:
             checkpoint_bytes=limits.checkpoint_bytes,
             stall_s=storage.outage_hold_s,
             stall_chars=storage.outage_buffer_bytes,
+            hold_chars=limits.held_chars,
         )
         self._head: dict[str, Any] = {"conversation_id": self.spec.conversation_id, "request_id": self.spec.request_id}
         self.hear(owned.intents)
+        self._may_hold = True
 
     def __repr__(self) -> str:
         return f"<Turn {self.owned.request.request_id} run={self.owned.run} {self._fold.state}>"
 
     def hear(self, intents: Sequence[Intent]) -> None:
-        """Intents from the inbox. The first cancel stops whatever the turn is doing, at once.
+        """Intents from the inbox. The first cancel or interrupt stops whatever the turn is doing, at once.
 
-        They may come out of order, from this node and from others; one that is missing comes with the next append.
+        They may come more than once and out of order, from this node and from others. What ends the turn is heard
+        when it comes, the rest in order: one that is missing comes with the next append.
         """
         for intent in intents:
-            if intent.k == self._writer.taken + 1:
+            is_next = intent.k == self._writer.taken + 1
+            if is_next:
                 self._writer.taken = intent.k
-            if intent.kind == "cancel" and self._cancel is None:
-                self._cancel = intent
-                self._scope.cancel()
+            if intent.kind == "cancel":
+                if self._cancel is None:
+                    self._cancel = intent
+                    self._scope.cancel()
+            elif intent.kind == "interrupt" and intent.body["phase"] == "confirmed":
+                self._stop(intent)
+            elif is_next:
+                self._heard(intent)
+            elif intent.k > self._writer.taken:
+                self._writer.ask()
+
+    def _stop(self, intent: Intent) -> None:
+        if self._interrupt is not None:
+            return
+        self._interrupt = intent
+        self._forget_hold()
+        generated = self._writer.buffer.text_length
+        self._writer.discard()
+        place = self._place(intent)
+        self._interrupted = endings.interrupted(intent.body["reason"], place, generated)
+        self._scope.cancel()
+
+    def _place(self, intent: Intent) -> Place | None:
+        """How far the interrupt says that the answer was presented."""
+        match intent.body.get("presented"):
+            case {"text": str(text)}:
+                return place_of_text(self._fold.partial.to_parts(), text)
+            case {"part": int(part), "offset": int(offset)}:
+                return Place.reported(part, offset)
+        return None
+
+    def _heard(self, intent: Intent) -> None:
+        if intent.kind == "interrupt":
+            self._hold_or_go_on(intent)
+        elif self._running is not None:
+            self._running.hear(intent)
+        else:
+            self._said.append(intent)
+
+    def _hold_or_go_on(self, intent: Intent) -> None:
+        """A tentative interrupt, or its retraction. What an earlier owner was told is over: a take-over retracts."""
+        self._forget_hold()
+        if intent.body["phase"] == "tentative" and self._may_hold:
+            self._writer.hold()
+            hold_s = self._services.settings.limits.interrupt_hold_s
+            self._hold = asyncio.get_running_loop().call_later(hold_s, self._forget_hold)
+
+    def _forget_hold(self) -> None:
+        if self._hold is not None:
+            self._hold.cancel()
+            self._hold = None
+        self._writer.release()
 
     async def recall(self) -> None:
         """Ask the archive whether the turn was cancelled, or is another's: the log may have lost that (3, 5)."""
@@ -166,7 +230,12 @@ class Turn:
             elif ending is None:
                 ending = await self._decide()
             return await conclude(
-                self._services, self.owned, ending, epoch=self._writer.epoch, reentry=self._writer.reentry
+                self._services,
+                self.owned,
+                ending,
+                presented=self._presented,
+                epoch=self._writer.epoch,
+                reentry=self._writer.reentry,
             )
         except LostOwnership:
             logger.warning("request %s was taken over or deleted", self.owned.request.request_id)
@@ -199,12 +268,13 @@ class Turn:
             writer.event(created_event(self.owned))
         draft: Draft | None = self._give_up
         try:
-            if draft is None and self._cancel is None:
+            if draft is None and self._cancel is None and self._interrupt is None:
                 draft = await self._try_answer()
         except LogUnavailable:
             draft = endings.failed("unavailable", "the server could not store the answer in time", retryable=True)
-        if self._cancel is not None:
-            draft = self._cancelled()
+        self._forget_hold()
+        if self._stopped is not None:
+            draft = self._stopped
         elif self._draining and draft is None:
             if self._services.log.is_shared:
                 await self._hand_over()
@@ -230,10 +300,14 @@ class Turn:
                 )
             history = await until_answered(self._history, "reading the history")
             answer = Answer(self._services, self.spec, self._writer, self._ledger, self._progress, self.owned.run)
+            answer.steering.on_merged = lambda owned: self.on_merged(owned)
             # The answer's time is that of its `message.started`: it must be known before the first checkpoint.
             await self._writer.flush()
             if self._recovered and self._progress.stage == "model":
                 self._take_back(answer)
+            self._running = answer
+            for intent in self._said:
+                answer.hear(intent)
             try:
                 return await answer.run(history)
             except (LostOwnership, LogUnavailable):
@@ -280,9 +354,12 @@ class Turn:
                 )
             )
 
-    def _cancelled(self) -> Draft:
-        assert self._cancel is not None
-        return endings.cancelled(self._cancel.body["by"], self._cancel.body.get("reason"))
+    @property
+    def _stopped(self) -> Draft | None:
+        """How the turn ends because somebody said so; a cancel goes before an interrupt."""
+        if self._cancel is not None:
+            return endings.cancelled(self._cancel.body["by"], self._cancel.body.get("reason"))
+        return self._interrupted
 
     def _fail_open_calls(self) -> None:
         """Every call in history has a truthful result, those that the ending cut short too."""
@@ -306,6 +383,7 @@ class Turn:
             await self._put_back()
             answer = await until_answered(lambda: self._try_seal(draft), "sealing")
             if isinstance(answer, Sealed):
+                self._presented = answer.presented
                 return answer.ending
             if isinstance(answer, Fenced):
                 raise LostOwnership
@@ -354,7 +432,7 @@ class Turn:
         """One try. What was heard until now decides the draft and how much the seal is told to be heard, together:
         a cancel that comes while the seal is under way, or between two tries, is found unheard by the log."""
         owned = self.owned
-        final = draft if self._cancel is None else self._cancelled()
+        final = self._stopped or draft
         op = f"seal:{owned.request.request_id}:{owned.fence}"
         return self._services.log.seal(
             op,
@@ -369,16 +447,8 @@ class Turn:
     def _ending(self, draft: Draft) -> dict[str, Any]:
         started = self._fold.message_id is not None
         answer = self._fold.message(draft.status)
-        if answer is None:  # it never started: the answer is empty, but it is what later messages follow
-            answer = Message(
-                message_id=self.spec.answer_id,
-                request_id=self.spec.request_id,
-                role="assistant",
-                status=draft.status,
-                created_at=self._services.now_ms(),
-                parent_id=self.spec.input_id,
-                ordinal=self.spec.ordinal,
-            )
+        if answer is None:
+            return endings.unstarted(self.spec, draft, self._services.now_ms())
         usage = self._ledger.usage_fields() if started else None
         return endings.seal_ending(draft, answer, usage, self._ledger.usage_rows())
 

@@ -7,17 +7,27 @@ log. Above is the turn; below are `DeltaBuffer` and `eventlog.group_commit`.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
 
-from turnwire_protocol import RequestEvent, RequestFold
+from turnwire_protocol import (
+    OutputTextDelta,
+    ReasoningDelta,
+    RequestEvent,
+    RequestFold,
+    ToolArgumentsDelta,
+    ToolStarted,
+)
 from turnwire_server.eventlog.base import Append, Appended, Fenced, Forgotten, Intent, LogUnavailable, Owned, Reentry
 from turnwire_server.eventlog.group_commit import GroupCommit
 
 from .deltas import DeltaBuffer, DeltaType
+
+_DELTAS = (OutputTextDelta, ReasoningDelta, ToolArgumentsDelta)
 
 
 class LostOwnership(Exception):
@@ -43,9 +53,10 @@ class TurnWriter:
         checkpoint_bytes: int,
         stall_s: float,
         stall_chars: int,
+        hold_chars: int,
     ) -> None:
         self.fold = fold
-        self.buffer = DeltaBuffer(owned.conversation.conversation_id, owned.request.request_id, fold.partial)
+        self.buffer = self._new_buffer(owned, fold)
         self.taken = owned.taken
         self.epoch = owned.epoch
         self.lane = lane
@@ -72,6 +83,8 @@ class TurnWriter:
         self._want_checkpoint = False
         self._changed: anyio.Event | None = None  # made by whoever waits: most appends have nobody who does
         self._lost = False
+        self._held = False
+        self._hold_chars = hold_chars
         self._stalled_at: float | None = None
 
     def __repr__(self) -> str:
@@ -98,10 +111,45 @@ class TurnWriter:
         self._asks = True
         self._wake()
 
+    @staticmethod
+    def _new_buffer(owned: Owned, fold: RequestFold) -> DeltaBuffer:
+        buffer = DeltaBuffer(owned.conversation.conversation_id, owned.request.request_id, fold.partial)
+        if any(steered.part == len(fold.partial.parts) for steered in fold.partial.steered):
+            buffer.begin_part()
+        return buffer
+
+    def hold(self) -> None:
+        """Write nothing more for the time being; what is said waits in the buffer, and there is little room in it."""
+        self._held = True
+
+    def release(self) -> None:
+        """Go on after `hold`."""
+        if self._held:
+            self._held = False
+            self._wake()
+            self._tell()
+
+    def discard(self) -> None:
+        """Forget the text that waits and what came after it: it will not be shown (PROTOCOL section 4, after a
+        confirmed interrupt)."""
+        before = list(itertools.takewhile(lambda event: not isinstance(event, _DELTAS), self.buffer.take()))
+        self.buffer = self._new_buffer(self._owned, self.fold)
+        for event in before:
+            if isinstance(event, ToolStarted):
+                self.buffer.add_call_part()
+            self.buffer.add(event)
+        self.release()
+        if before:
+            self._wake()
+
     @property
     def is_full(self) -> bool:
         """Whether `room` would wait or raise."""
-        return self.buffer.pending_chars > self._stall_chars or self._lost or self._stalled_at is not None
+        return self.buffer.pending_chars > self._room or self._lost or self._stalled_at is not None
+
+    @property
+    def _room(self) -> int:
+        return self._hold_chars if self._held else self._stall_chars
 
     async def room(self) -> None:
         """Wait while too much waits for the log.
@@ -116,7 +164,7 @@ class TurnWriter:
                 time.monotonic() - self._stalled_at > self._stall_s or self.buffer.pending_chars > self._stall_chars
             ):
                 raise LogUnavailable("the log did not answer for too long")
-            if self.buffer.pending_chars <= self._stall_chars:
+            if self.buffer.pending_chars <= self._room:
                 return
             await self._until_changed()
 
@@ -149,12 +197,13 @@ class TurnWriter:
     def take(self) -> Append | None:
         if self._inflight or self._lost or self._is_forgotten:
             return None
-        if not (len(self.buffer) or self._reenters or self._asks):
+        has_events = bool(len(self.buffer)) and not self._held
+        if not (has_events or self._reenters or self._asks):
             return None
         self._asks = False
         if self._reenters:
             return self._append([], reentry=self.reentry())
-        if not len(self.buffer):
+        if not has_events:
             return self._append([])
         events = self.buffer.take()
         for event in events:
@@ -205,7 +254,7 @@ class TurnWriter:
                         self.fold.answer_created_at = entry.ts
             if answer.intents:
                 self._heard(answer.intents)
-            if len(self.buffer):
+            if len(self.buffer) and not self._held:
                 self._commit.wake(self)
         self._tell()
 

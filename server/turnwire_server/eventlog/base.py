@@ -306,6 +306,7 @@ class RequestInfo:
     confirmed: bool
     spec: dict[str, Any]
     position: int | None = None
+    behind: str | None = None
     presented: int = 0
     decided: Mapping[str, Intent] = field(default_factory=dict)
 

@@ -938,6 +938,7 @@ class SqliteEventLog:
         )
 
     def _info(self, db: Connection, row: Row) -> RequestInfo:
+        position, behind = self._place(db, row)
         return RequestInfo(
             request=RequestRef(row["tenant"], row["request"]),
             conversation=ConversationRef(row["tenant"], row["conversation"]),
@@ -950,7 +951,8 @@ class SqliteEventLog:
             last_seq=row["last_seq"],
             confirmed=row["n"] > 0,
             spec=orjson.loads(row["spec"]),
-            position=self._place(db, row)[0],
+            position=position,
+            behind=behind,
             presented=_presented(db, row["rk"]),
             decided=_decided(db, row["rk"]),
         )

@@ -8,7 +8,7 @@ Reasoning is never sent back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -23,17 +23,22 @@ def build_prompt(
     history: Sequence[Message],
     turn: Sequence[Message],
     *,
+    steering: Mapping[str, Message] | None = None,
     max_tokens: int | None = None,
     count: Callable[[Sequence[ChatMessage]], int],
 ) -> list[ChatMessage]:
     """The messages of one call: system prompt, the finished turns before, and this turn so far.
 
+    ``steering`` are the user's messages that were folded into the turn's answer, by request; those of the history are
+    in it.
+
     When ``max_tokens`` is given and everything does not fit, the oldest messages of the history go first; the
     system prompt and the turn itself always stay.
     """
     system = [{"role": "system", "content": system_prompt}] if system_prompt else []
-    last = chat_messages(turn)
-    groups = [chat_messages([message]) for message in history]
+    asked = {message.request_id: message for message in history if message.role == "user"}
+    last = chat_messages(turn, {**asked, **(steering or {})})
+    groups = [chat_messages([message], asked) for message in _without_merged(history)]
     if max_tokens is not None:
         room = max_tokens - count([*system, *last])
         kept: list[list[ChatMessage]] = []
@@ -48,14 +53,26 @@ def build_prompt(
     return _melt([*system, *(message for group in groups for message in group), *last])
 
 
-def chat_messages(messages: Iterable[Message]) -> list[ChatMessage]:
-    """Stored messages as chat messages, in order."""
+def _without_merged(history: Sequence[Message]) -> list[Message]:
+    """Without the requests that were folded into an answer: they stand within it."""
+    merged = {steered.request_id for message in history for steered in message.steered or ()}
+    return [message for message in history if message.request_id not in merged]
+
+
+def chat_messages(messages: Iterable[Message], asked: Mapping[str, Message]) -> list[ChatMessage]:
+    """Stored messages as chat messages, in order. ``asked`` has the user's messages that were folded into answers."""
     out: list[ChatMessage] = []
     for message in messages:
         if message.role == "user":
             out.append({"role": "user", "content": _text(message.parts)})
-        else:
-            out.extend(_answer(message.parts))
+            continue
+        begin = 0
+        for steered in message.steered or ():
+            out.extend(_answer(message.parts[begin : steered.part]))
+            begin = max(begin, steered.part)
+            if (said := asked.get(steered.request_id)) is not None:
+                out.append({"role": "user", "content": _text(said.parts)})
+        out.extend(_answer(message.parts[begin:]))
     return out
 
 

@@ -88,6 +88,10 @@ class Limits(Section):
     """Turns this process runs at once; past that `overloaded`."""
     turn_deadline_s: Seconds = 900
     """Seconds a turn may run before it ends `incomplete` with reason `deadline`."""
+    interrupt_hold_s: Seconds = 3
+    """Seconds that a tentative interrupt holds an answer back; past that it is taken for retracted."""
+    held_chars: Count = 8_192
+    """Characters of an answer that is held back which are kept; the provider is not read beyond them."""
     steps_per_turn: Count = 8
     """Model calls of one turn, tool results in between; past that `incomplete` with reason `steps`."""
     checkpoint_events: Count = 200

@@ -35,6 +35,9 @@ from turnwire_protocol import (
     PresenceSet,
     RequestCancel,
     RequestCreate,
+    RequestInterrupt,
+    RequestPresented,
+    RequestRegenerate,
     RequestResume,
     RequestResumed,
     RequestState,
@@ -107,6 +110,12 @@ async def dispatch(session: Session, command: AnyCommand) -> None:
             session.send(RequestStateAnswer(ref=command.id, **_fields(found.state)))
         case RequestCancel():
             await _cancel(session, command)
+        case RequestRegenerate():
+            await _create(session, command)
+        case RequestInterrupt():
+            await _interrupt(session, command)
+        case RequestPresented():
+            await session.front.interrupts.presented(session.principal, command)
         case PresenceSet():
             await _presence(session, command)
         case FeedbackCreate():
@@ -266,18 +275,21 @@ async def _presence(session: Session, command: PresenceSet) -> None:
 # --- requests --------------------------------------------------------------------------------------------
 
 
-async def _create(session: Session, command: RequestCreate) -> None:
+async def _create(session: Session, command: RequestCreate | RequestRegenerate) -> None:
     front = session.front
-    result = await front.requests.create(session.principal, front.tenant(session.principal), command)
+    create = front.requests.create if isinstance(command, RequestCreate) else front.requests.regenerate
+    result = await create(session.principal, front.tenant(session.principal), command)  # type: ignore[arg-type]
     try:
         async with front.hub.pinned(result.conversation) as conversation:
             begin = None if result.is_duplicate else Cursor(result.epoch, result.seq)
             place, placed = await session.follow(conversation, command.since, begin)
+            if result.interrupts is not None:
+                session.mute(result.interrupts)
             session.send(
                 Ack(
                     ref=command.id,
                     request_id=command.request_id,
-                    conversation_id=command.conversation_id,
+                    conversation_id=result.conversation.conversation_id,
                     epoch=placed.epoch,
                     seq=placed.seq,
                     state=result.state,  # type: ignore[arg-type]
@@ -325,6 +337,16 @@ async def _cancel(session: Session, command: RequestCancel) -> None:
             state=result.state,  # type: ignore[arg-type]
         )
     )
+    if result.carry_out is not None:
+        with anyio.CancelScope(shield=True):
+            await result.carry_out()
+
+
+async def _interrupt(session: Session, command: RequestInterrupt) -> None:
+    result = await session.front.interrupts.interrupt(session.principal, command)
+    if result.outcome == "interrupting":
+        session.mute(command.request_id)
+    session.send(Ack(ref=command.id, request_id=command.request_id, outcome=result.outcome))
     if result.carry_out is not None:
         with anyio.CancelScope(shield=True):
             await result.carry_out()

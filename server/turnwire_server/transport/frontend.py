@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup
 from turnwire_protocol import CommandError, ConversationDeleted, ErrorCode, Notice, WireLimits
 from turnwire_server.auth import Authenticator, Principal
 from turnwire_server.conversations.hub import ConversationHub
+from turnwire_server.conversations.interrupts import Interrupts
 from turnwire_server.conversations.requests import Requests
 from turnwire_server.conversations.roles import role_of
 from turnwire_server.conversations.services import Services
@@ -44,6 +45,7 @@ class Frontend:
         self.hub = hub
         hub.attendances.show = show_presence
         self.requests = requests
+        self.interrupts = Interrupts(hub, requests)
         self.threads = threads
         self.snapshots = Snapshots(services)
         self.authenticator = authenticator

@@ -12,20 +12,13 @@ from turnwire_protocol import (
     ConversationOpen,
     ErrorCode,
     NewRequest,
-    RequestInterrupt,
-    RequestPresented,
-    RequestRegenerate,
     ToolCommand,
 )
 
 _COMMANDS = (
-    RequestInterrupt,
-    RequestPresented,
-    RequestRegenerate,
     ToolCommand,
     ContextSet,
 )
-_ON_BUSY = ("interrupt", "steer", "parallel")
 _OF_A_REQUEST = ("tools", "context", "segments")
 _OF_AN_OPENING = ("segments",)
 
@@ -33,8 +26,6 @@ _OF_AN_OPENING = ("segments",)
 def refuse_unavailable(command: AnyCommand) -> None:
     """Raise `bad_command` when the command, or a field of it, is not served in this version."""
     match command:
-        case NewRequest() if command.on_busy in _ON_BUSY:
-            raise _refused(f"on_busy: '{command.on_busy}'")
         case NewRequest():
             fields: tuple[str, ...] = _OF_A_REQUEST
         case ConversationOpen():

@@ -102,6 +102,7 @@ class View:
             confirmed=self.number("n") > 0,
             spec=self.spec,
             position=self.position,
+            behind=self.behind,
             presented=int(f.get("presented", b"0")),
             decided=self._decided(),
         )

@@ -1,0 +1,73 @@
+"""The whole suite on the machine's cores: `python -m tests [pytest options]`.
+
+Tests wait for leases and timers more than they compute, so a few processes side by side save most of that. (One that
+spreads its tests over workers cannot carry failure reports about lone surrogates.) A part is a test file that takes
+long, or all that is left of a folder; the longest go first. What fails is shown in full at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+HERE = Path(__file__).parent
+# Those that take more than about ten seconds each; the order is that of their length.
+LONG = (
+    "faults/test_cluster_kill.py",
+    "contracts/test_eventlog_redis.py",
+    "contracts/test_archive_mongo.py",
+    "contracts/test_eventlog_redis_cluster.py",
+    "model/test_model.py",
+    "faults/test_kill.py",
+    "chaos/test_chaos.py",
+    "contracts/test_eventlog_redis_loss.py",
+    "faults/test_cluster_redis_loss.py",
+    "faults/test_cluster_mongo.py",
+    "faults/test_cluster_shards.py",
+    "faults/test_cluster_sentinel.py",
+)
+
+
+def parts() -> list[list[str]]:
+    """The files of each part, longest first."""
+    long = [[str(HERE / name)] for name in LONG]
+    rest: dict[Path, list[str]] = {}
+    assert all(Path(path).is_file() for (path,) in long), "LONG names a file that is gone"
+    for path in sorted(HERE.rglob("test_*.py")):
+        if [str(path)] not in long:
+            rest.setdefault(HERE / path.relative_to(HERE).parts[0], []).append(str(path))
+    return [*long, *rest.values()]
+
+
+def run(part: list[str], options: list[str]) -> tuple[list[str], int, str, float]:
+    """Run one part; gives its exit code, output and seconds."""
+    began = time.monotonic()
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *part]
+    done = subprocess.run(command, cwd=HERE.parent, text=True, errors="replace", capture_output=True, check=False)
+    return part, done.returncode, done.stdout + done.stderr, time.monotonic() - began
+
+
+def main() -> int:
+    """Run all parts, as many at once as there are cores but at least two; the exit code is 0 when all passed."""
+    began = time.monotonic()
+    failed: list[str] = []
+    with ThreadPoolExecutor(max(2, min(os.cpu_count() or 1, 4))) as pool:
+        for done in as_completed([pool.submit(run, part, sys.argv[1:]) for part in parts()]):
+            part, code, output, seconds = done.result()
+            name = str(Path(part[0]).relative_to(HERE)) if len(part) == 1 else f"{Path(part[0]).parent.name}/…"
+            last = output.strip().splitlines()[-1] if output.strip() else "no output"
+            print(f"{name:45} {seconds:6.1f} s  {last.strip('= ')}", flush=True)
+            if code not in (0, 5):  # 5: the options chose none of its tests
+                failed.append(output)
+    for output in failed:
+        print(output)
+    print(f"{'FAILED' if failed else 'passed'} after {time.monotonic() - began:.0f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
