@@ -19,6 +19,7 @@ from turnwire_protocol.model import (
     ActiveRequest,
     AnyState,
     Attempt,
+    ContextEntry,
     ConversationItem,
     Failure,
     Member,
@@ -462,6 +463,7 @@ class ConversationSnapshot:
     messages: list[Message]
     before: str | None = None
     active: list[ActiveRequest] = field(default_factory=list)
+    context: list[ContextEntry] | None = None
 
 
 @dataclass(slots=True, kw_only=True)

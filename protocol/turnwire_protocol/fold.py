@@ -18,6 +18,7 @@ from turnwire_protocol.exceptions import FoldError, SequenceGap, UnknownRequest
 from turnwire_protocol.model import (
     ActiveRequest,
     AnyState,
+    ContextEntry,
     Message,
     MessageStatus,
     Presented,
@@ -213,13 +214,14 @@ _ON: dict[type, Callable[[RequestFold, Any], None]] = {
 class ConversationFold:
     """A conversation as somebody knows it who has seen its log up to `seq`."""
 
-    __slots__ = ("active", "epoch", "messages", "seq")
+    __slots__ = ("active", "context", "epoch", "messages", "seq")
 
     def __init__(self, epoch: str = "", seq: int = 0) -> None:
         self.epoch = epoch
         self.seq = seq
         self.messages: dict[str, Message] = {}
         self.active: dict[str, RequestFold] = {}
+        self.context: dict[str, ContextEntry] = {}
 
     @classmethod
     def from_snapshot(cls, snapshot: ev.ConversationSnapshot | dict[str, Any]) -> ConversationFold:
@@ -252,13 +254,16 @@ class ConversationFold:
         return taken + self._take(fresh)
 
     def view(self) -> dict[str, Any]:
-        """What two clients compare: the newest branch and what is running, in wire form."""
-        return {
+        """What two clients compare: the newest branch, what is running and what is shared, in wire form."""
+        view: dict[str, Any] = {
             "epoch": self.epoch,
             "seq": self.seq,
             "messages": [to_wire(message) for message in self.branch()],
             "active": [to_wire(request.to_active()) for request in self.running()],
         }
+        if self.context:
+            view["context"] = [to_wire(self.context[key]) for key in sorted(self.context)]
+        return view
 
     def running(self) -> list[RequestFold]:
         """The live requests in the order of the conversation."""
@@ -303,12 +308,20 @@ class ConversationFold:
                     self.messages[message.message_id] = message
         elif isinstance(event, ev.MessageAmended) and event.message_id in self.messages:
             self.messages[event.message_id] = event.message
+        elif isinstance(event, ev.ContextChanged):
+            known = self.context.get(event.key)
+            # An older one may come after a newer one, when two were set at once.
+            if known is None or event.version > known.version:
+                self.context[event.key] = ContextEntry(
+                    key=event.key, version=event.version, value=event.value, by=event.by
+                )
 
     def _replace(self, snapshot: ev.ConversationSnapshot) -> None:
         self.epoch = snapshot.epoch
         self.seq = snapshot.seq
         self.messages = {message.message_id: message for message in snapshot.messages}
         self.active = {active.request_id: RequestFold.from_wire(active) for active in snapshot.active}
+        self.context = {entry.key: entry for entry in snapshot.context or ()}
 
 
 def message_order(message: Message) -> tuple[int, bool]:

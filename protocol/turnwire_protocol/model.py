@@ -190,6 +190,16 @@ class Presence:
 
 
 @dataclass(slots=True, kw_only=True)
+class ContextEntry:
+    """One key of the context that the users of a conversation share. A value of null is one that was taken out."""
+
+    key: str
+    version: int
+    value: Any = None
+    by: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
 class ConversationItem:
     """One line of `conversation.page`."""
 

@@ -17,6 +17,7 @@ from tests.support.unreliable import ARCHIVE_STEPS, Fault, Repeating, unreliable
 from turnwire_server.archive.base import Archive
 
 from .archive_cancels import Cancels, EarlyCancels
+from .archive_context import Contexts
 from .archive_conversations import Conversations, Members
 from .archive_requests import Amending, Branches, Endings, Feedback, Fences, Parking, Requests
 from .kit import ArchiveKit, Clock
@@ -25,7 +26,18 @@ ArchiveFactory = Callable[[Clock], AbstractAsyncContextManager[ArchiveKit]]
 
 
 class ArchiveContract(
-    Conversations, Members, Requests, Fences, Parking, Endings, Amending, Cancels, EarlyCancels, Branches, Feedback
+    Conversations,
+    Members,
+    Contexts,
+    Requests,
+    Fences,
+    Parking,
+    Endings,
+    Amending,
+    Cancels,
+    EarlyCancels,
+    Branches,
+    Feedback,
 ):
     """Derive, and give the factory."""
 

@@ -46,6 +46,8 @@ ARCHIVE_STEPS = frozenset(
     [
         "create_conversation",
         "set_member",
+        "set_context",
+        "place_context",
         "delete_conversation",
         "insert_request",
         "take_request",
@@ -68,6 +70,7 @@ ARCHIVE_LOOKS = frozenset(
         "open_requests",
         "messages",
         "message",
+        "context",
         "usage",
     ]
 )

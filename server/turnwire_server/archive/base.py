@@ -51,6 +51,25 @@ class ConversationRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ContextRecord:
+    """One key of what the users of a conversation share. ``op`` names this change of it.
+
+    ``place`` is that of its event, in the log's epoch at that time; None until it is known that the event is there.
+    """
+
+    key: str
+    version: int
+    value: Any
+    by: str
+    op: str
+    place: tuple[str, int] | None = None
+
+
+class ContextFull(Exception):
+    """A conversation has as many keys of shared context as it may have."""
+
+
+@dataclass(frozen=True, slots=True)
 class RequestRecord:
     """A request. ``state`` is ``open`` until it ends, then the terminal wire state of PROTOCOL section 4.
 
@@ -148,9 +167,24 @@ class Archive(Protocol):
     async def set_member(self, tenant_id: str, conversation_id: str, user_id: str, role: Role | None) -> bool:
         """Give or take a role. False when the conversation is absent."""
 
+    async def set_context(
+        self, tenant_id: str, conversation_id: str, record: ContextRecord, *, keys: int
+    ) -> ContextRecord | None:
+        """Put the record in place of the one of its key, unless that has the same or a higher version.
+
+        Returns what stands for the key then; None when the conversation is absent. Raises `ContextFull` when the
+        key would be one more than ``keys``.
+        """
+
+    async def context(self, tenant_id: str, conversation_id: str) -> Sequence[ContextRecord]:
+        """What is shared in a conversation, by key."""
+
+    async def place_context(self, tenant_id: str, conversation_id: str, record: ContextRecord) -> None:
+        """Keep the ``place`` of a record that stands, found by its key and ``op``; else do nothing."""
+
     async def delete_conversation(self, tenant_id: str, conversation_id: str) -> None:
-        """Drop it with its messages, requests and their marks, and feedback. The usage ledger stays, and so do
-        cancels of requests that were absent. A conversation that is absent is no error.
+        """Drop it with its messages, requests and their marks, shared context and feedback. The usage ledger stays,
+        and so do cancels of requests that were absent. A conversation that is absent is no error.
 
         The record itself goes last: what was interrupted is still there to be found and deleted again.
         """

@@ -17,7 +17,7 @@ write run in a causally consistent session: what was refused as a duplicate is t
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -42,6 +42,8 @@ from turnwire_protocol import Message
 from .base import (
     ENDINGS_OF_CANCELLED,
     ArchiveUnavailable,
+    ContextFull,
+    ContextRecord,
     ConversationPage,
     ConversationRecord,
     MessagePage,
@@ -55,6 +57,8 @@ from .mongo_documents import (
     Document,
     answer_fields,
     cancel_mark,
+    context_document,
+    context_record,
     conversation_document,
     conversation_record,
     ending_fields,
@@ -115,6 +119,7 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
         _index("tenant", "created_at", "request", only=_OPEN),
         _index("tenant", "conversation", only=_OPEN),
     ),
+    "context": (_index("tenant", "conversation"),),
     "usage": (_index("tenant", "request", "step", "attempt", unique=True),),
     "feedback": (
         _index("tenant", "request", "user", unique=True),
@@ -245,13 +250,60 @@ class MongoArchive:
                     return True
             return False
 
+    async def set_context(
+        self, tenant_id: str, conversation_id: str, record: ContextRecord, *, keys: int
+    ) -> ContextRecord | None:
+        home = {"_id": identity(tenant_id, conversation_id)}
+        async with self._writing() as (db, writing):
+            # The conversation's list of keys decides how many there may be.
+            has_room = {"$or": [{"context_keys": record.key}, {f"context_keys.{keys - 1}": {"$exists": False}}]}
+            add = {"$addToSet": {"context_keys": record.key}}
+            added = db["conversations"].update_one({**home, **has_room}, add, session=writing.session)
+            has_fitted = (await writing.do(added)).matched_count
+            of = await db["conversations"].find_one(home, {"op": True}, session=writing.session)
+            if of is None:
+                return None
+            if not has_fitted:
+                raise ContextFull
+            mine = {"_id": identity(tenant_id, conversation_id, of["op"], record.key)}
+            document = context_document(tenant_id, conversation_id, of["op"], record)
+            older = {**mine, "version": {"$lt": record.version}}
+            with suppress(DuplicateKeyError):  # the one that is there is not older
+                change = db["context"].update_one(older, {"$set": document}, upsert=True, session=writing.session)
+                await writing.do(change)
+            stands = await db["context"].find_one(mine, session=writing.session)
+            if await db["conversations"].find_one({**home, **of}, {"_id": True}, session=writing.session) is None:
+                await writing.do(db["context"].delete_one(mine, session=writing.session))
+                return None
+            return None if stands is None else context_record(stands)
+
+    async def context(self, tenant_id: str, conversation_id: str) -> Sequence[ContextRecord]:
+        home = {"_id": identity(tenant_id, conversation_id)}
+        async with self._reading() as db:
+            of = await db["conversations"].find_one(home, {"op": True, "context_keys": True})
+            if of is None or "context_keys" not in of:
+                return ()
+            ids = [identity(tenant_id, conversation_id, of["op"], key) for key in sorted(of["context_keys"])]
+            found = await db["context"].find({"_id": {"$in": ids}}).sort([("key", ASCENDING)]).to_list(None)
+            return [context_record(document) for document in found]
+
+    async def place_context(self, tenant_id: str, conversation_id: str, record: ContextRecord) -> None:
+        assert record.place is not None, "it is what is to be kept"
+        epoch, seq = record.place
+        mine = {"tenant": tenant_id, "conversation": conversation_id, "key": record.key, "op": record.op}
+        async with self._writing() as (db, writing):
+            kept = db["context"].update_one(mine, {"$set": {"epoch": epoch, "seq": seq}}, session=writing.session)
+            await writing.do(kept)
+
     async def delete_conversation(self, tenant_id: str, conversation_id: str) -> None:
         key = {"tenant": tenant_id, "conversation": conversation_id}
         async with self._writing() as (db, writing):
-            for name in ("feedback", "requests"):
+            for name in ("feedback", "requests", "context"):
                 await writing.do(db[name].delete_many(key, session=writing.session))
             last = {"_id": identity(tenant_id, conversation_id)}
             await writing.do(db["conversations"].delete_one(last, session=writing.session))
+            # What was shared meanwhile; whoever shares something from now on finds no conversation and takes it back.
+            await writing.do(db["context"].delete_many(key, session=writing.session))
 
     async def expire(self, before_ms: int, *, limit: int) -> Sequence[tuple[str, str]]:
         expired: list[tuple[str, str]] = []

@@ -16,7 +16,7 @@ import orjson
 
 from turnwire_protocol import Message, message_from_wire, to_wire
 
-from .base import ConversationRecord, RequestRecord, UsageRow
+from .base import ContextRecord, ConversationRecord, RequestRecord, UsageRow
 from .mongo_branches import Outline
 
 Document = dict[str, Any]
@@ -67,6 +67,35 @@ def conversation_record(document: Mapping[str, Any]) -> ConversationRecord:
         members={member["user"]: member["role"] for member in document["members"]},
         ordinal=document["ordinal"],
         head=document["head"],
+    )
+
+
+def context_document(tenant_id: str, conversation_id: str, of: str, record: ContextRecord) -> Document:
+    """A key of shared context. ``of`` is the operation that made its conversation: one that takes the name later has
+    nothing of it."""
+    return {
+        "tenant": tenant_id,
+        "conversation": conversation_id,
+        "of": of,
+        "key": record.key,
+        "version": record.version,
+        "value": orjson.dumps(record.value),
+        "by": record.by,
+        "op": record.op,
+        "epoch": None if record.place is None else record.place[0],
+        "seq": None if record.place is None else record.place[1],
+    }
+
+
+def context_record(document: Mapping[str, Any]) -> ContextRecord:
+    epoch = document["epoch"]
+    return ContextRecord(
+        key=document["key"],
+        version=document["version"],
+        value=orjson.loads(document["value"]),
+        by=document["by"],
+        op=document["op"],
+        place=None if epoch is None else (epoch, document["seq"]),
     )
 
 

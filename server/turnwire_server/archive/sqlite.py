@@ -17,9 +17,11 @@ import orjson
 from turnwire_protocol import Message, message_from_wire, to_wire
 from turnwire_server.sqlite import Database, DatabaseUnavailable
 
+from . import sqlite_context
 from .base import (
     ENDINGS_OF_CANCELLED,
     ArchiveUnavailable,
+    ContextRecord,
     ConversationPage,
     ConversationRecord,
     MessagePage,
@@ -86,6 +88,7 @@ SCHEMA = (
     """CREATE TABLE IF NOT EXISTS feedback (
         tenant TEXT NOT NULL, request TEXT NOT NULL, user TEXT NOT NULL, rating BLOB NOT NULL, comment TEXT,
         at INTEGER NOT NULL, PRIMARY KEY (tenant, request, user)) WITHOUT ROWID""",
+    *sqlite_context.SCHEMA,
 )
 
 _VISIBLE = """FROM conversations c LEFT JOIN members m
@@ -189,6 +192,22 @@ class SqliteArchive:
 
         return await self._write(change)
 
+    async def set_context(
+        self, tenant_id: str, conversation_id: str, record: ContextRecord, *, keys: int
+    ) -> ContextRecord | None:
+        def change(db: Connection) -> ContextRecord | None:
+            if _conversation_row(db, tenant_id, conversation_id) is None:
+                return None
+            return sqlite_context.set_context(db, tenant_id, conversation_id, record, keys)
+
+        return await self._write(change)
+
+    async def context(self, tenant_id: str, conversation_id: str) -> Sequence[ContextRecord]:
+        return await self._read(lambda db: sqlite_context.context_of(db, tenant_id, conversation_id))
+
+    async def place_context(self, tenant_id: str, conversation_id: str, record: ContextRecord) -> None:
+        await self._write(lambda db: sqlite_context.place_context(db, tenant_id, conversation_id, record))
+
     async def delete_conversation(self, tenant_id: str, conversation_id: str) -> None:
         def drop(db: Connection) -> None:
             key = (tenant_id, conversation_id)
@@ -198,7 +217,7 @@ class SqliteArchive:
                     " (SELECT request FROM requests WHERE tenant = ? AND conversation = ?)",
                     (tenant_id, *key),
                 )
-            for table in ("messages", "requests", "members", "conversations"):
+            for table in ("messages", "requests", "context", "members", "conversations"):
                 db.execute(f"DELETE FROM {table} WHERE tenant = ? AND conversation = ?", key)
 
         await self._write(drop)

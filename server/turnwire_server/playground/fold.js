@@ -18,6 +18,7 @@ class Conversation {
     this.seq = known.seq ?? 0;
     this.messages = new Map(known.messages ?? []); // what has ended, by message id
     this.active = new Map(known.active ?? []); // requests that run or wait, by request id
+    this.context = new Map(known.context ?? []); // what is shared, by key
     this.notes = new Map(known.notes ?? []); // what a turn showed besides its message: times, steps, usage
     this.role = known.role ?? "owner";
     this.before = known.before; // where older messages are, if there are any
@@ -28,8 +29,17 @@ class Conversation {
   }
 
   toJSON() {
-    const { epoch, seq, messages, active, notes, role, before } = this;
-    return { epoch, seq, role, before, messages: [...messages], active: [...active], notes: [...notes] };
+    const { epoch, seq, messages, active, context, notes, role, before } = this;
+    return {
+      epoch,
+      seq,
+      role,
+      before,
+      messages: [...messages],
+      active: [...active],
+      context: [...context],
+      notes: [...notes],
+    };
   }
 
   /** An answer with a verdict: where this client stands now. */
@@ -43,6 +53,7 @@ class Conversation {
     this.seq = snapshot.seq;
     this.before = snapshot.before;
     this.messages = new Map(snapshot.messages.map((message) => [message.message_id, message]));
+    this.context = new Map((snapshot.context ?? []).map((entry) => [entry.key, entry]));
     this.active = new Map(
       snapshot.active.map((known) => [
         known.request_id,
@@ -88,6 +99,10 @@ class Conversation {
       });
     } else if (event.type === "message.amended") {
       if (this.messages.has(event.message_id)) this.messages.set(event.message_id, event.message);
+    } else if (event.type === "context.changed") {
+      const { key, version, value, by } = event;
+      // An older one may come after a newer one, when two were set at once.
+      if (!(this.context.get(key)?.version >= version)) this.context.set(key, { key, version, value: value ?? undefined, by });
     } else if (FOLD[event.type] || event.terminal) {
       if (!request) throw new Misfit(`unknown_request: ${event.request_id}`);
       FOLD[event.type]?.(request, event);

@@ -24,7 +24,9 @@ function view(conversation) {
     const { parts, steered, answer_at, ...known } = request;
     return { ...known, conversation_id: conversation.id, message: conversation.answerOf(request) };
   });
-  return { epoch: conversation.epoch, seq: conversation.seq, messages: conversation.branch(), active };
+  const context = [...conversation.context.values()].sort((a, b) => (a.key < b.key ? -1 : 1));
+  const { epoch, seq } = conversation;
+  return { epoch, seq, messages: conversation.branch(), active, ...(context.length ? { context } : {}) };
 }
 
 function run({ epoch }, { snapshot, frames }) {
