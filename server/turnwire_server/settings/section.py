@@ -8,7 +8,7 @@ take `true` for 1. This module knows no key of its own; the tables are in `table
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -79,6 +79,7 @@ class Section(BaseModel):
     @classmethod
     def _no_boolean_where_a_number_belongs(cls, value: Any, info: ValidationInfo) -> Any:
         assert info.field_name is not None  # "*" stands for fields, all of which have a name
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+        annotation = cls.model_fields[info.field_name].annotation
+        if isinstance(value, bool) and annotation is not bool and bool not in get_args(annotation):
             raise ValueError("must not be true or false")
         return value

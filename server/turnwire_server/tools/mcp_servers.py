@@ -59,6 +59,7 @@ class McpServer:
         self._session: McpSession | None = None
         self._group: TaskGroup | None = None
         self._calling = 0
+        self._stood = False
 
     def __repr__(self) -> str:
         return f"<McpServer {self.settings.name} {'up' if self.is_up else 'down'} tools={len(self.tools)}>"
@@ -68,22 +69,16 @@ class McpServer:
         failures = 0
         while True:
             began = anyio.current_time()
-            was_up = False
+            self._stood = False
             try:
                 with anyio.CancelScope() as scope:
                     await self._keep(scope)
-                was_up = self.is_up
-                self.fault = (
-                    "the connection was closed"
-                    if was_up
-                    else f"it did not start, answer and list its tools within {self._limits.mcp_connect_s:g} s"
-                )
+                late = f"it did not start, answer and list its tools within {self._limits.mcp_connect_s:g} s"
+                self.fault = "the connection was closed" if self._stood else late
             except McpUnavailable as error:
-                was_up = self.is_up
                 self.fault = str(error)
-            finally:
-                self._withdraw()
-                self.tried.set()
+            self.tried.set()
+            was_up = self._stood
             # A server that stood for a while and fell is worth a quick try; one that falls at once is not.
             lasted = was_up and anyio.current_time() - began > self._limits.mcp_retry_s
             failures = 1 if lasted else failures + 1
@@ -99,12 +94,15 @@ class McpServer:
             offered = await session.tools(self._limits.mcp_tools)
             scope.deadline = math.inf
             async with anyio.create_task_group() as group:
-                self._session, self._group = session, group
+                self._session, self._group, self._stood = session, group, True
                 self._offer(offered)
                 logger.info("MCP server %s offers %d tools", self.settings.name, len(self.tools))
                 self.tried.set()
                 group.start_soon(self._list_again, session)
-                await session.ended.wait()
+                try:
+                    await session.ended.wait()
+                finally:
+                    self._withdraw()  # at once: to end a program takes seconds, and calls go nowhere meanwhile
                 group.cancel_scope.cancel()
 
     async def _list_again(self, session: McpSession) -> None:
