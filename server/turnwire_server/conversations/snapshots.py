@@ -17,6 +17,7 @@ from turnwire_server.eventlog.base import Base, ConversationRef, Live, LiveReque
 from .conclude import archive_late
 from .recovery import Trimmed, entries_of, fold_from, fold_with
 from .services import Services
+from .shared_context import context_at
 
 
 class Snapshots:
@@ -29,10 +30,12 @@ class Snapshots:
         self._messages = limits.snapshot_messages
         self._bytes = limits.snapshot_bytes
         self._shared: dict[ConversationRef, ConversationSnapshot] = {}
+        self._deleted = 0
 
     async def build(self, ref: ConversationRef) -> ConversationSnapshot:
         """The newest snapshot. Raises `LogUnavailable` or `ArchiveUnavailable`."""
         async with self._limiter:
+            deleted = self._deleted
             while True:
                 live = await self._services.log.live(ref)
                 known = self._shared.get(ref)
@@ -42,10 +45,18 @@ class Snapshots:
                     snapshot = await self._build(ref, live)
                     break
                 except Trimmed:
-                    continue  # a checkpoint and a trim came between the two looks: look again
+                    continue  # a checkpoint and a trim, or a change of what is shared, came between the looks
         self._services.metrics.snapshots_total.inc()
+        if deleted != self._deleted:
+            return snapshot
         self._shared = {ref: snapshot} if len(self._shared) > 64 else {**self._shared, ref: snapshot}
         return snapshot
+
+    def forget(self, ref: ConversationRef) -> None:
+        """The conversation was deleted. While that was under way its log was empty and its messages were not yet gone:
+        whoever takes the name next must not be given what was seen then."""
+        self._deleted += 1
+        self._shared.pop(ref, None)
 
     async def _build(self, ref: ConversationRef, live: Live) -> ConversationSnapshot:
         folds = await self._folds(ref, live)
@@ -60,6 +71,9 @@ class Snapshots:
             up_to_ordinal=base.ordinal,
             without=[*folds, *live.hidden],
         )
+        context = await context_at(self._services, ref, live.position)
+        if context is None:
+            raise Trimmed
         return ConversationSnapshot(
             conversation_id=ref.conversation_id,
             epoch=live.position.epoch,
@@ -67,6 +81,7 @@ class Snapshots:
             messages=list[Message](page.items),
             before=page.next,
             active=[fold.to_active() for fold in folds.values()],
+            context=context or None,
         )
 
     async def _folds(self, ref: ConversationRef, live: Live) -> dict[str, RequestFold]:

@@ -45,6 +45,7 @@ class TurnSpec:
     on_disconnect: Literal["continue", "cancel"]
     tenant: Mapping[str, Any]
     metadata: Mapping[str, Any] | None = None
+    context: Mapping[str, Any] | None = None
     on_busy: OnBusyMode = "queue"
     target: str | None = None
     ordinal: int = 0
@@ -74,6 +75,7 @@ class TurnSpec:
                 "max_output_tokens": tenant.max_output_tokens,
             },
             metadata=command.metadata,
+            context=command.context,
             on_busy=command.on_busy,
             target=command.target,
         )

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import anyio
 
 from turnwire_protocol import (
+    ContextEntry,
     Message,
     OutputTextDelta,
     PartReset,
@@ -44,6 +45,7 @@ from turnwire_server.gateway import provider as gw
 from turnwire_server.gateway.errors import ProviderError, ProviderErrorKind
 from turnwire_server.gateway.provider import Chunk, ModelRequest, Provider
 from turnwire_server.orchestration.context import build_prompt
+from turnwire_server.orchestration.shared import data_of
 from turnwire_server.tools.executor import ToolCall, parse_arguments
 from turnwire_server.tools.registry import Tool
 
@@ -51,6 +53,7 @@ from . import endings
 from .endings import Draft
 from .ledger import Ledger
 from .services import Services
+from .shared_context import ContextOfTurn
 from .spec import TurnSpec
 from .steering import Steering
 from .writer import TurnWriter
@@ -99,6 +102,7 @@ class Answer:
         self._calls: dict[int, _Call] = {}
         self._offered: dict[str, Tool] = {}
         self._steering = Steering(services, spec, writer)
+        self._context = ContextOfTurn(services, spec)
         self._attempting: anyio.CancelScope | None = None
         self._finish_reason = ""
         self._first_token = False
@@ -188,7 +192,7 @@ class Answer:
         if progress.step > 1:
             await self._writer.flush()  # the prompt is made from the fold: it must hold the tools' results
         progress.attempt += 1
-        prompt = self._prompt(history)
+        prompt = self._prompt(history, await self._context.newest())
         self._ledger.begin(progress.step, progress.attempt, deployment, prompt)
         self._writer.event(
             StepStarted(
@@ -228,7 +232,7 @@ class Answer:
             self._ledger.close(outcome)  # type: ignore[arg-type]
             self._services.metrics.provider_attempts_total.labels(deployment.name, outcome).inc()
 
-    def _prompt(self, history: Sequence[Message]) -> list[dict[str, Any]]:
+    def _prompt(self, history: Sequence[Message], shared: Sequence[ContextEntry]) -> list[dict[str, Any]]:
         tenant = self._spec.tenant
         answer = self._writer.fold.message()
         # Only the steps before this one: what a failed attempt wrote has been, or is being, taken back.
@@ -239,6 +243,7 @@ class Answer:
             history,
             [self._spec.user_message(), *([answer] if answer is not None else [])],
             steering=self._steering.inputs,
+            data=data_of(shared, self._spec.context),
             max_tokens=tenant.get("max_context_tokens"),
             count=self._services.counter.estimate_prompt_tokens,
         )

@@ -15,6 +15,8 @@ import orjson
 
 from turnwire_protocol import Message, Part, ReasoningPart, TextPart, ToolCallPart
 
+from .shared import INTRODUCTION, Data
+
 ChatMessage = dict[str, Any]
 
 
@@ -24,6 +26,7 @@ def build_prompt(
     turn: Sequence[Message],
     *,
     steering: Mapping[str, Message] | None = None,
+    data: Sequence[Data] = (),
     max_tokens: int | None = None,
     count: Callable[[Sequence[ChatMessage]], int],
 ) -> list[ChatMessage]:
@@ -32,12 +35,15 @@ def build_prompt(
     ``steering`` are the user's messages that were folded into the turn's answer, by request; those of the history are
     in it.
 
+    ``data`` is what goes with the conversation or the request; it stands behind the system prompt.
+
     When ``max_tokens`` is given and everything does not fit, the oldest messages of the history go first; the
-    system prompt and the turn itself always stay.
+    system prompt and the turn itself always stay, data as far as there is room besides these.
     """
     system = [{"role": "system", "content": system_prompt}] if system_prompt else []
     asked = {message.request_id: message for message in history if message.role == "user"}
     last = chat_messages(turn, {**asked, **(steering or {})})
+    system = _system(system_prompt, data, None if max_tokens is None else max_tokens - count(last), count)
     groups = [chat_messages([message], asked) for message in _without_merged(history)]
     if max_tokens is not None:
         room = max_tokens - count([*system, *last])
@@ -51,6 +57,29 @@ def build_prompt(
         while groups and groups[0] and groups[0][0]["role"] != "user":
             groups.pop(0)  # an answer without its question only confuses
     return _melt([*system, *(message for group in groups for message in group), *last])
+
+
+def _system(
+    prompt: str | None, data: Sequence[Data], room: int | None, count: Callable[[Sequence[ChatMessage]], int]
+) -> list[ChatMessage]:
+    said = [prompt] if prompt else []
+    if data:
+        said.append(INTRODUCTION)
+    if room is not None:
+        room -= count([_as_system(*said)]) if said else 0
+    for piece in data:
+        block = piece.block()
+        if room is not None:
+            needed = count([_as_system(block)])
+            if needed > room:
+                block, needed = piece.left_out(), 0
+            room -= needed
+        said.append(block)
+    return [_as_system(*said)] if said else []
+
+
+def _as_system(*texts: str) -> ChatMessage:
+    return {"role": "system", "content": "\n\n".join(texts)}
 
 
 def _without_merged(history: Sequence[Message]) -> list[Message]:

@@ -17,6 +17,7 @@ from turnwire_protocol import (
     AuthRefresh,
     CloseCode,
     CommandError,
+    ContextSet,
     ConversationDelete,
     ConversationHistory,
     ConversationLeave,
@@ -116,6 +117,9 @@ async def dispatch(session: Session, command: AnyCommand) -> None:
             await _interrupt(session, command)
         case RequestPresented():
             await session.front.interrupts.presented(session.principal, command)
+        case ContextSet():
+            await session.front.contexts.set(session.principal, command)
+            session.send(Ack(ref=command.id, conversation_id=command.conversation_id))
         case PresenceSet():
             await _presence(session, command)
         case FeedbackCreate():

@@ -15,6 +15,7 @@ from turnwire_server.conversations.interrupts import Interrupts
 from turnwire_server.conversations.requests import Requests
 from turnwire_server.conversations.roles import role_of
 from turnwire_server.conversations.services import Services
+from turnwire_server.conversations.shared_context import SharedContexts
 from turnwire_server.conversations.snapshots import Snapshots
 from turnwire_server.conversations.threads import Threads
 from turnwire_server.eventlog.base import ConversationRef
@@ -47,6 +48,7 @@ class Frontend:
         self.requests = requests
         self.interrupts = Interrupts(hub, requests)
         self.threads = threads
+        self.contexts = SharedContexts(hub)
         self.snapshots = Snapshots(services)
         self.authenticator = authenticator
         self.tasks = tasks
@@ -119,6 +121,7 @@ class Frontend:
 
     def deleted(self, ref: ConversationRef) -> None:
         """A conversation is gone: its followers are told and follow it no longer."""
+        self.snapshots.forget(ref)
         conversation = self.hub.find(ref)
         if conversation is None:
             return

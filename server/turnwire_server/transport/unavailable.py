@@ -8,7 +8,6 @@ from __future__ import annotations
 from turnwire_protocol import (
     AnyCommand,
     CommandError,
-    ContextSet,
     ConversationOpen,
     ErrorCode,
     NewRequest,
@@ -17,9 +16,8 @@ from turnwire_protocol import (
 
 _COMMANDS = (
     ToolCommand,
-    ContextSet,
 )
-_OF_A_REQUEST = ("tools", "context", "segments")
+_OF_A_REQUEST = ("tools", "segments")
 _OF_AN_OPENING = ("segments",)
 
 
