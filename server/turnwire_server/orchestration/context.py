@@ -40,7 +40,6 @@ def build_prompt(
     When ``max_tokens`` is given and everything does not fit, the oldest messages of the history go first; the
     system prompt and the turn itself always stay, data as far as there is room besides these.
     """
-    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
     asked = {message.request_id: message for message in history if message.role == "user"}
     last = chat_messages(turn, {**asked, **(steering or {})})
     system = _system(system_prompt, data, None if max_tokens is None else max_tokens - count(last), count)

@@ -14,9 +14,7 @@ from turnwire_protocol import (
     ToolCommand,
 )
 
-_COMMANDS = (
-    ToolCommand,
-)
+_COMMANDS = (ToolCommand,)
 _OF_A_REQUEST = ("tools", "segments")
 _OF_AN_OPENING = ("segments",)
 
