@@ -19,7 +19,7 @@ from turnwire_server.archive.base import Archive
 from .archive_cancels import Cancels, EarlyCancels
 from .archive_context import Contexts
 from .archive_conversations import Conversations, Members
-from .archive_requests import Amending, Branches, Endings, Feedback, Fences, Parking, Requests
+from .archive_requests import Amending, Branches, Effects, Endings, Feedback, Fences, Parking, Requests
 from .kit import ArchiveKit, Clock
 
 ArchiveFactory = Callable[[Clock], AbstractAsyncContextManager[ArchiveKit]]
@@ -33,6 +33,7 @@ class ArchiveContract(
     Fences,
     Parking,
     Endings,
+    Effects,
     Amending,
     Cancels,
     EarlyCancels,

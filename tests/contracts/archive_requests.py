@@ -394,6 +394,23 @@ class Endings:
         assert list(await archive.usage("other", "gone")) == []
 
 
+class Effects:
+    async def test_they_only_grow_while_the_request_is_open(self, archive: Archive) -> None:
+        await made(archive, talk())
+        await archive.insert_request(op(), asked("r1"))
+        for number in (2, 1):
+            await archive.note_effects("acme", "r1", number)
+        record = await archive.request("acme", "r1")
+        assert record == replace(asked("r1"), effects=2)
+        await end(archive, "r1")
+        await archive.note_effects("acme", "r1", 3)
+        record = await archive.request("acme", "r1")
+        assert record is not None
+        assert record.effects == 2
+        await archive.note_effects("acme", "absent", 1)
+        assert await archive.request("acme", "absent") is None
+
+
 class Amending:
     async def test_what_was_presented_takes_the_place_of_the_answer(self, archive: Archive) -> None:
         await made(archive, talk())

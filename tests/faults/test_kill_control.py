@@ -60,7 +60,7 @@ async def test_a_request_that_steers_is_in_one_place_whatever_dies(point: str, t
         async with server_process(tmp_path, provider.base_url) as server:
             async with connected(server.url, before=client) as again:
                 await again.open("c1", since=client.cursor("c1"))
-                # A taker begins the broken step again and would wait for a provider that has said all; the repeat steers.
+                # The repeat attaches to the request, whatever became of it.
                 await again.call(steers)
                 for request in ("r1", "r2"):
                     await again.until(lambda request=request: request not in again.folds["c1"].active)

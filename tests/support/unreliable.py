@@ -53,6 +53,7 @@ ARCHIVE_STEPS = frozenset(
         "take_request",
         "end_request",
         "amend_answer",
+        "note_effects",
         "park_request",
         "record_cancel",
         "forget_cancels",

@@ -98,6 +98,8 @@ class RequestRecord:
     """The first cancel, ``{"by": user id, "reason": text or None}``; see `Archive.record_cancel`."""
     presented: int = 0
     """How far the answer was presented, as far as that was told after the end; see `Archive.amend_answer`."""
+    effects: int = 0
+    """How many runs of tools that may not run twice were begun; see `Archive.note_effects`."""
     fence: int = 0
     """The highest that an owner has left; see `Archive.take_request`."""
 
@@ -241,6 +243,9 @@ class Archive(Protocol):
         same usage rows: those of an ending that was overtaken by a cancel may stand already. Of `record_cancel`
         and this one comes first: the mark is there before the ending, or the request is found ended.
         """
+
+    async def note_effects(self, tenant_id: str, request_id: str, effects: int) -> None:
+        """Keep how many runs of tools that may not run twice an open request has begun; it only grows."""
 
     async def amend_answer(
         self, tenant_id: str, request_id: str, answer: Message, *, presented: int

@@ -341,6 +341,11 @@ class MongoArchive:
             found = await db["requests"].find_one({"tenant": tenant_id, "message_ids": message_id})
             return None if found is None else request_record(found)
 
+    async def note_effects(self, tenant_id: str, request_id: str, effects: int) -> None:
+        async with self._writing() as (db, writing):
+            chosen = {"_id": identity(tenant_id, request_id), **_OPEN}
+            await writing.do(db["requests"].update_one(chosen, {"$max": {"effects": effects}}, session=writing.session))
+
     async def amend_answer(
         self, tenant_id: str, request_id: str, answer: Message, *, presented: int
     ) -> RequestRecord | None:

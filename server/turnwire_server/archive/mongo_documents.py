@@ -146,6 +146,7 @@ def request_record(document: Mapping[str, Any]) -> RequestRecord:
         checkpoint=_loaded(document.get("checkpoint")),
         cancel=document.get("cancel"),
         presented=document.get("presented", 0),
+        effects=document.get("effects", 0),
         fence=document.get("fence", 0),
     )
 

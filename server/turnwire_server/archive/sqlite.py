@@ -63,6 +63,9 @@ SCHEMA = (
     """CREATE TABLE IF NOT EXISTS fences (
         tenant TEXT NOT NULL, request TEXT NOT NULL, fence INTEGER NOT NULL,
         PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS effects (
+        tenant TEXT NOT NULL, request TEXT NOT NULL, effects INTEGER NOT NULL,
+        PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
     """CREATE TABLE IF NOT EXISTS amended (
         tenant TEXT NOT NULL, request TEXT NOT NULL, presented INTEGER NOT NULL,
         PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
@@ -211,7 +214,7 @@ class SqliteArchive:
     async def delete_conversation(self, tenant_id: str, conversation_id: str) -> None:
         def drop(db: Connection) -> None:
             key = (tenant_id, conversation_id)
-            for table in ("feedback", "parked", "cancel_marks", "fences", "amended"):
+            for table in ("feedback", "parked", "cancel_marks", "fences", "amended", "effects"):
                 db.execute(
                     f"DELETE FROM {table} WHERE tenant = ? AND request IN"
                     " (SELECT request FROM requests WHERE tenant = ? AND conversation = ?)",
@@ -366,6 +369,18 @@ class SqliteArchive:
             return None if row is None else _request(db, row)
 
         return await self._read(look)
+
+    async def note_effects(self, tenant_id: str, request_id: str, effects: int) -> None:
+        def note(db: Connection) -> None:
+            row = _request_row(db, tenant_id, request_id)
+            if row is not None and row["state"] == "open":
+                db.execute(
+                    "INSERT INTO effects VALUES (?, ?, ?)"
+                    " ON CONFLICT DO UPDATE SET effects = max(effects, excluded.effects)",
+                    (tenant_id, request_id, effects),
+                )
+
+        await self._write(note)
 
     async def amend_answer(
         self, tenant_id: str, request_id: str, answer: Message, *, presented: int
@@ -605,6 +620,7 @@ def _request(db: Connection, row: Row) -> RequestRecord:
         checkpoint=_checkpoint(db, row["tenant"], row["request"]) if row["state"] == "open" else None,
         cancel=_cancel_mark(db, row),
         presented=_amended(db, row),
+        effects=_effects(db, row),
         fence=_fence(db, row),
     )
 
@@ -629,6 +645,12 @@ def _amended(db: Connection, request: Row) -> int:
     key = (request["tenant"], request["request"])
     row = db.execute("SELECT presented FROM amended WHERE tenant = ? AND request = ?", key).fetchone()
     return 0 if row is None else int(row["presented"])
+
+
+def _effects(db: Connection, request: Row) -> int:
+    key = (request["tenant"], request["request"])
+    row = db.execute("SELECT effects FROM effects WHERE tenant = ? AND request = ?", key).fetchone()
+    return 0 if row is None else int(row["effects"])
 
 
 def _leave_fence(db: Connection, tenant_id: str, request_id: str, fence: int) -> None:

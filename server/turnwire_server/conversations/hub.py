@@ -157,6 +157,7 @@ class ConversationHub:
         turn.on_forgotten = partial(self._recall, turn)
         turn.on_next = self.start_next
         turn.on_merged = self._merged
+        turn.is_present = partial(self.attendances.is_present, turn.owned.conversation)
         turn.on_stall = partial(self._log_stalls, conversation, turn.owned.request.request_id)
         self.services.metrics.turns_running.inc()
         self._tasks.start_soon(self._run, turn, conversation, name=f"turn {turn.owned.request.request_id}")

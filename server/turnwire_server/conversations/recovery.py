@@ -17,9 +17,9 @@ from turnwire_server.orchestration.context import build_prompt
 from . import endings
 from .endings import Draft
 from .ledger import Ledger
+from .progress import Progress
 from .services import Services
 from .spec import TurnSpec
-from .steps import Progress
 from .turn import Turn
 from .writer import LostOwnership
 
@@ -34,7 +34,7 @@ async def take_over(services: Services, owned: Owned) -> Turn:
     It is told who goes on, lest an earlier owner put its turn back when Redis has lost that (DECISIONS 22).
     Raises `LostOwnership` when a later owner has told it first.
     """
-    ref = owned.request
+    ref, give_up = owned.request, None
     record = await services.archive.take_request(ref.tenant_id, ref.request_id, owned.fence)
     if record is not None:
         if record.ending is not None:
@@ -43,12 +43,16 @@ async def take_over(services: Services, owned: Owned) -> Turn:
             raise LostOwnership
         if record.checkpoint is not None and owned.checkpoint is None:
             owned = replace(owned, checkpoint=dict(record.checkpoint))
+        if (owned.is_rebuilt or owned.may_have_lost) and record.effects > _effects_known(owned):
+            # A tool that may not run twice was begun, and the log has lost that: nobody knows what it did.
+            give_up = endings.incomplete("node_lost")
         if record.cancel is not None:
             owned = replace(owned, intents=(*owned.intents, Intent(0, "cancel", dict(record.cancel))))
     if owned.phase is Phase.SEALED:
         return Turn(services, owned)
     if owned.n == 0:
-        return Turn(services, owned, ledger=_lost_ledger(services, owned) if owned.is_rebuilt else None)
+        ledger = _lost_ledger(services, owned) if owned.is_rebuilt else None
+        return Turn(services, owned, ledger=ledger, give_up=give_up)
     fold = fold_from(owned.checkpoint, owned.checkpoint_seq)
     entries = await entries_of(services.log, owned.conversation, max(owned.checkpoint_seq, owned.first_seq - 1))
     text = []
@@ -57,13 +61,13 @@ async def take_over(services: Services, owned: Owned) -> Turn:
             fold = fold_with(fold, entry)
             text.append(getattr(entry.event, "text", ""))
     if fold is None or fold.message_id is None:  # it was only queued
-        return Turn(services, owned, give_up=_too_much(services, owned, None))
+        return Turn(services, owned, give_up=give_up or _too_much(services, owned, None))
     kept = owned.checkpoint or {"ledger": {"attempts": [], "open": None}, "progress": {}}
     progress = Progress(**kept["progress"])
     lost = "".join(text) if owned.checkpoint is None else _lost_text(fold, progress)
     deployments = {deployment.name: deployment for deployment in services.settings.deployments}
     ledger = Ledger.from_json(services.counter, kept["ledger"], deployments, lost)
-    give_up = _too_much(services, owned, ledger)
+    give_up = give_up or _too_much(services, owned, ledger, waited_s=progress.waited_ms / 1000)
     return Turn(services, owned, fold=fold, ledger=ledger, progress=progress, give_up=give_up)
 
 
@@ -122,11 +126,16 @@ def _lost_text(fold: RequestFold, progress: Progress) -> str:
     return "".join(part.text for part in parts)
 
 
-def _too_much(services: Services, owned: Owned, ledger: Ledger | None) -> Draft | None:
+def _effects_known(owned: Owned) -> int:
+    """How many runs of tools that may not run twice the log knows of."""
+    return int(((owned.checkpoint or {}).get("progress") or {}).get("effects", 0))
+
+
+def _too_much(services: Services, owned: Owned, ledger: Ledger | None, *, waited_s: float = 0.0) -> Draft | None:
     limits = services.settings.limits
     if (
         owned.run - 1 > limits.takeovers
-        or (owned.run > 1 and owned.age_s > limits.takeover_age_s)
+        or (owned.run > 1 and owned.age_s - waited_s > limits.takeover_age_s)
         or (ledger is not None and ledger.cost_usd > limits.takeover_cost_usd)
     ):
         return endings.incomplete("node_lost")

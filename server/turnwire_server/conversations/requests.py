@@ -53,6 +53,7 @@ from turnwire_server.eventlog.base import (
     ReservationLost,
 )
 from turnwire_server.settings import Tenant
+from turnwire_server.tools.schema import UnusableSchema
 
 from . import endings
 from .hub import ConversationHub
@@ -63,6 +64,7 @@ from .roles import allows, require, role_of, taken
 from .spec import TurnSpec, fingerprint
 from .threads import Threads
 from .turn import Turn
+from .turn_tools import client_tool
 
 logger = logging.getLogger(__name__)
 
@@ -283,9 +285,10 @@ class Requests:
         route = self._route(tenant, command)
         record = await self._conversation(principal, command)
         await self._check_parent(record, command)
+        self._check_tools(command)
         if command.target is not None:
             await self._check_target(record, command.target)
-        spec = TurnSpec.create(command, principal.tenant_id, principal.user_id, tenant, route, self._services.now_ms())
+        spec = TurnSpec.create(command, principal, tenant, route, self._services.now_ms())
         claimed = await self._try_claim(ref, spec, command, op, Base(record.ordinal, record.head, is_fresh=False))
         if isinstance(claimed, Outdated):
             fresh = await self._hub.refresh(spec.conversation)
@@ -299,6 +302,15 @@ class Requests:
         if claimed.mine and claimed.position is not None and command.on_busy in ("interrupt", "steer"):
             await self._check_authority(principal, record, command.target or claimed.behind)
         return claimed
+
+    def _check_tools(self, command: RequestCreate) -> None:
+        for tool in command.tools or ():
+            if self._services.tools.registry.get(tool.name) is not None:
+                raise CommandError(ErrorCode.BAD_COMMAND, f"tools: '{tool.name}' is the name of a tool of the server")
+            try:
+                client_tool(tool.model_dump(), self._services.settings.limits.tool_schema_bytes)
+            except UnusableSchema as error:
+                raise CommandError(ErrorCode.BAD_COMMAND, f"tools: '{tool.name}': {error}") from None
 
     async def _check_target(self, record: ConversationRecord, target: str) -> None:
         ref = ConversationRef(record.tenant_id, record.conversation_id)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import orjson
 
 from turnwire_protocol import Message, RequestCreate, TextPart
+from turnwire_server.auth import Principal
 from turnwire_server.eventlog.base import ConversationRef, Owned, RequestRef
 from turnwire_server.settings import Tenant
 
@@ -46,23 +47,24 @@ class TurnSpec:
     tenant: Mapping[str, Any]
     metadata: Mapping[str, Any] | None = None
     context: Mapping[str, Any] | None = None
+    tools: Sequence[Mapping[str, Any]] = ()
+    """What the client runs, as it declared them."""
+    scopes: Sequence[str] = ()
     on_busy: OnBusyMode = "queue"
     target: str | None = None
     ordinal: int = 0
     parent_id: str | None = None
 
     @classmethod
-    def create(
-        cls, command: RequestCreate, tenant_id: str, user_id: str, tenant: Tenant, route: str, now_ms: int
-    ) -> Self:
+    def create(cls, command: RequestCreate, principal: Principal, tenant: Tenant, route: str, now_ms: int) -> Self:
         """The spec of a new request."""
         unique = uuid.uuid4().hex[:20]
         return cls(
-            tenant_id=tenant_id,
+            tenant_id=principal.tenant_id,
             conversation_id=command.conversation_id,
             request_id=command.request_id,
-            user_id=user_id,
-            fingerprint=fingerprint(user_id, command.conversation_id, command),
+            user_id=principal.user_id,
+            fingerprint=fingerprint(principal.user_id, command.conversation_id, command),
             input_id=f"msg_{unique}u",
             answer_id=f"msg_{unique}a",
             texts=tuple(part.text for part in command.parts()),
@@ -76,6 +78,8 @@ class TurnSpec:
             },
             metadata=command.metadata,
             context=command.context,
+            tools=[tool.model_dump() for tool in command.tools or ()],
+            scopes=sorted(principal.scopes),
             on_busy=command.on_busy,
             target=command.target,
         )

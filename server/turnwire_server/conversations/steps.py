@@ -9,12 +9,11 @@ the writer puts it into the log, `turn` decides how it all ends.
 
 from __future__ import annotations
 
+import itertools
 import logging
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 
@@ -30,15 +29,7 @@ from turnwire_protocol import (
     Source,
     StepFailed,
     StepStarted,
-    ToolArgumentsDelta,
-    ToolCalled,
     ToolCallPart,
-    ToolCompleted,
-    ToolFailed,
-    ToolProgress,
-    ToolRunning,
-    ToolStarted,
-    utf16_len,
 )
 from turnwire_server.eventlog.base import Intent
 from turnwire_server.gateway import provider as gw
@@ -46,44 +37,24 @@ from turnwire_server.gateway.errors import ProviderError, ProviderErrorKind
 from turnwire_server.gateway.provider import Chunk, ModelRequest, Provider
 from turnwire_server.orchestration.context import build_prompt
 from turnwire_server.orchestration.shared import data_of
-from turnwire_server.tools.executor import ToolCall, parse_arguments
-from turnwire_server.tools.registry import Tool
 
 from . import endings
+from .calls import KINDS as CALL_KINDS
+from .calls import Calls
 from .endings import Draft
 from .ledger import Ledger
+from .progress import Progress
 from .services import Services
 from .shared_context import ContextOfTurn
 from .spec import TurnSpec
 from .steering import Steering
+from .turn_tools import TurnTools
 from .writer import TurnWriter
 
 logger = logging.getLogger(__name__)
 
 # Asking the same deployment again at once helps against a broken connection, not against being too much or too slow.
 _WORTH_REPEATING = frozenset({ProviderErrorKind.ERROR, ProviderErrorKind.CUT})
-
-
-@dataclass(slots=True)
-class Progress:
-    """Where an answer is; part of every checkpoint. ``part`` is the first part of the current step."""
-
-    step: int = 1
-    attempt: int = 0
-    part: int = 0
-    stage: Literal["model", "tools"] = "model"
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(slots=True)
-class _Call:
-    call_id: str
-    name: str
-    tool: Tool | None
-    text: str = ""
-    length: int = 0
 
 
 class Answer:
@@ -99,8 +70,8 @@ class Answer:
         self._progress = progress
         self._run = run
         self._head: dict[str, Any] = {"conversation_id": spec.conversation_id, "request_id": spec.request_id}
-        self._calls: dict[int, _Call] = {}
-        self._offered: dict[str, Tool] = {}
+        self._tools = TurnTools(services, spec)
+        self.calls = Calls(services, spec, writer, progress, self._tools, run)
         self._steering = Steering(services, spec, writer)
         self._context = ContextOfTurn(services, spec)
         self._attempting: anyio.CancelScope | None = None
@@ -112,8 +83,10 @@ class Answer:
         if intent.kind == "steer":
             self._steering.hear(intent)
             # A step that only writes text ends where it stands; tools that it calls are run first.
-            if self._attempting is not None and not self._calls:
+            if self._attempting is not None and self.calls.is_empty:
                 self._attempting.cancel()
+        elif intent.kind in CALL_KINDS:
+            self.calls.hear(intent)
 
     @property
     def steering(self) -> Steering:
@@ -124,21 +97,34 @@ class Answer:
         progress = self._progress
         await self._steering.recall()
         if progress.stage == "tools":
-            await self._settle_calls()
+            await self.calls.settle()
             self._next_step()
         while progress.step <= self._services.settings.limits.steps_per_turn:
             await self._steering.apply()
+            if (spent := self._spent()) is not None:
+                return spent
             failure = await self._model(history)
             if failure is not None:
                 return failure
-            is_done = self._finish_reason != "tool_calls" and not self._calls
+            is_done = self._finish_reason != "tool_calls" and self.calls.is_empty
             if is_done and not self._steering.is_waiting:
                 return _draft_for(self._finish_reason)
             if not is_done:
                 progress.stage = "tools"
-                await self._run_calls()
+                await self.calls.run()
             self._next_step()
         return endings.incomplete("steps")
+
+    def _spent(self) -> Draft | None:
+        """How the turn ends because it has cost too much, or does the same again and again."""
+        limits = self._services.settings.limits
+        if limits.turn_cost_usd is not None and self._ledger.cost_usd >= limits.turn_cost_usd:
+            return endings.incomplete("budget")
+        calls = [part for part in self._writer.fold.partial.to_parts() if isinstance(part, ToolCallPart)]
+        same = itertools.takewhile(
+            lambda call: (call.name, call.arguments) == (calls[-1].name, calls[-1].arguments), reversed(calls)
+        )
+        return endings.incomplete("steps") if len(list(same)) > limits.identical_calls else None
 
     def _next_step(self) -> None:
         progress = self._progress
@@ -206,11 +192,11 @@ class Answer:
             checkpoint=True,
         )
         await self._writer.flush()
-        self._calls = {}
+        self.calls.forget()
         self._finish_reason = ""
         request = ModelRequest(
             messages=prompt,
-            tools=[tool.offer() for tool in self._offer(provider)],
+            tools=[tool.offer() for tool in self._tools.offer(provider)],
             max_output_tokens=self._spec.tenant.get("max_output_tokens"),
         )
         outcome = "cancelled"  # whatever else ends this attempt is a cancel of the turn
@@ -270,12 +256,10 @@ class Answer:
         writer, head = self._writer, self._head
         match chunk:
             case gw.ToolCallBegin():
-                self._begin_call(chunk)
+                self.calls.begin(chunk.index, chunk.name)
+                self._ledger.generated(chunk.name)
             case gw.ToolCallArguments():
-                call = self._calls[chunk.index]
-                writer.event(ToolArgumentsDelta(**head, call_id=call.call_id, offset=call.length, text=chunk.text))
-                call.text += chunk.text
-                call.length += utf16_len(chunk.text)
+                self.calls.write(chunk.index, chunk.text)
                 self._ledger.generated(chunk.text)
             case gw.Finish():
                 self._finish_reason = chunk.reason
@@ -288,109 +272,6 @@ class Answer:
                 writer.event(RetrievalCompleted(**head, documents=chunk.documents, sources=sources))
             case gw.RetrievalFailed():
                 writer.event(RetrievalFailed(**head, reason=chunk.reason))
-
-    # --- tools -----------------------------------------------------------------------------------------
-
-    def _offer(self, provider: Provider) -> list[Tool]:
-        registry, tenant_id = self._services.tools.registry, self._spec.tenant_id
-        if provider.deployment.kind == "demo":
-            offered = registry.demo()
-        else:
-            tenant = self._services.settings.tenant(tenant_id)
-            offered = registry.offered(tenant_id, frozenset(), allowed=None if tenant is None else tenant.tools)
-            # Nobody can be asked in this version.
-            offered = [tool for tool in offered if tool.approval == "never"]
-        self._offered = {tool.name: tool for tool in offered}
-        return offered
-
-    def _begin_call(self, chunk: gw.ToolCallBegin) -> None:
-        # The provider's own id is unique in one answer at best; ours has to be unique in the request.
-        call_id = f"call_{uuid.uuid4().hex[:16]}"
-        tool = self._offered.get(chunk.name)
-        self._calls[chunk.index] = _Call(call_id, chunk.name, tool)
-        self._ledger.generated(chunk.name)
-        self._writer.event(
-            ToolStarted(
-                **self._head,
-                call_id=call_id,
-                part=self._writer.buffer.add_call_part(),
-                name=chunk.name,
-                where=tool.where if tool else "server",
-                interruptible=tool.interruptible if tool else False,
-                side_effect=tool.side_effect if tool else False,
-            )
-        )
-
-    async def _run_calls(self) -> None:
-        """Run the calls of this step, in the order in which the model made them."""
-        ready: list[tuple[_Call, Tool, dict[str, Any]]] = []
-        for call in self._calls.values():
-            try:
-                arguments = parse_arguments(call.text)
-            except ValueError as error:
-                self._fail(call.call_id, "never_started", str(error))
-                continue
-            self._writer.event(
-                ToolCalled(
-                    **self._head,
-                    call_id=call.call_id,
-                    where=call.tool.where if call.tool else "server",
-                    arguments=arguments,
-                )
-            )
-            if call.tool is None:
-                self._fail(call.call_id, "never_started", f"there is no tool '{call.name}'")
-            else:
-                ready.append((call, call.tool, arguments))
-        self._calls = {}
-        for call, tool, arguments in ready:
-            await self._run_call(call.call_id, tool, arguments)
-
-    async def _settle_calls(self) -> None:
-        """After a take-over in the middle of a step's tools: run what may run (again), tell the truth of the rest."""
-        for part in self._writer.fold.partial.to_parts():
-            if not isinstance(part, ToolCallPart) or part.state in ("completed", "failed"):
-                continue
-            tool = self._services.tools.registry.get(part.name)
-            if part.state == "running" and (tool is None or not tool.may_run_again):
-                self._fail(part.call_id, "unknown", "the server died while this ran; its effect is unknown")
-            elif tool is None or not isinstance(part.arguments, dict):
-                self._fail(part.call_id, "never_started", "the server died before this was run")
-            else:
-                await self._run_call(part.call_id, tool, part.arguments)
-
-    async def _run_call(self, call_id: str, tool: Tool, arguments: dict[str, Any]) -> None:
-        async def begin() -> None:
-            self._writer.event(ToolRunning(**self._head, call_id=call_id, run=self._run), checkpoint=True)
-            await self._writer.flush()  # before the tool is run: a taker must know that it may have been
-
-        def progress(fraction: float | None, message: str | None) -> None:
-            self._writer.event(ToolProgress(**self._head, call_id=call_id, fraction=fraction, message=message))
-
-        spec = self._spec
-        result = await self._services.tools.run(
-            ToolCall(
-                tool=tool,
-                arguments=arguments,
-                tenant_id=spec.tenant_id,
-                user_id=spec.user_id,
-                conversation_id=spec.conversation_id,
-                request_id=spec.request_id,
-                call_id=call_id,
-                begin=begin,
-                progress=progress,
-            )
-        )
-        if result.outcome == "completed":
-            self._writer.event(
-                ToolCompleted(**self._head, call_id=call_id, output=result.output, duration_ms=result.duration_ms),
-                checkpoint=True,
-            )
-        else:
-            self._fail(call_id, result.outcome, result.error)
-
-    def _fail(self, call_id: str, outcome: Any, error: str) -> None:
-        self._writer.event(ToolFailed(**self._head, call_id=call_id, outcome=outcome, error=error), checkpoint=True)
 
 
 def _draft_for(finish_reason: str) -> Draft:

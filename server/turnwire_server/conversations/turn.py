@@ -30,6 +30,7 @@ from turnwire_server.eventlog.base import (
 )
 
 from . import endings
+from .calls import Parked
 from .conclude import archive_late, conclude
 from .endings import Draft
 from .history import branch_before
@@ -37,9 +38,10 @@ from .ledger import Ledger
 from .opening import created_event, ensure_archived, kept_cancel, new_fold
 from .patience import until_answered
 from .presented import Place, place_of_text
+from .progress import Progress
 from .services import Services
 from .spec import TurnSpec
-from .steps import Answer, Progress
+from .steps import Answer
 from .writer import LostOwnership, TurnWriter
 
 logger = logging.getLogger(__name__)
@@ -91,6 +93,8 @@ class Turn:
         """Called when the log stops taking this turn's events."""
         self.on_next: Callable[[Owned], None] = lambda owned: None
         """Called with the request whose turn has come because this one was nobody's."""
+        self.is_present: Callable[[str, str], Awaitable[bool]]
+        """Whether a user's client instance follows the conversation on any node; set before it runs."""
         self.on_merged: Callable[[Owned], None] = lambda owned: None
         """Called with a request that was folded into this one, to be concluded."""
         self.on_forgotten: Callable[[], None] = lambda: None
@@ -219,6 +223,8 @@ class Turn:
     def drain(self) -> None:
         """The node is going away and will not wait any longer: end here, with what there is."""
         self._draining = True
+        if self._running is not None:
+            self._running.calls.stop()
         self._scope.cancel()
 
     async def run(self) -> Finished | None:
@@ -289,7 +295,7 @@ class Turn:
 
     async def _try_answer(self) -> Draft | None:
         limits = self._services.settings.limits
-        age_s = self.owned.age_s if self._recovered else 0.0
+        age_s = await self._age_s() if self._recovered else 0.0
         self._scope.deadline = anyio.current_time() + max(limits.turn_deadline_s - age_s, 0.0)
         with self._scope:
             if self._fold.message_id is None:
@@ -301,6 +307,8 @@ class Turn:
             history = await until_answered(self._history, "reading the history")
             answer = Answer(self._services, self.spec, self._writer, self._ledger, self._progress, self.owned.run)
             answer.steering.on_merged = lambda owned: self.on_merged(owned)
+            answer.calls.is_present = lambda user_id, instance_id: self.is_present(user_id, instance_id)
+            answer.calls.say = lambda intent: self.hear([intent])
             # The answer's time is that of its `message.started`: it must be known before the first checkpoint.
             await self._writer.flush()
             if self._recovered and self._progress.stage == "model":
@@ -312,6 +320,8 @@ class Turn:
                 return await answer.run(history)
             except (LostOwnership, LogUnavailable):
                 raise
+            except Parked as parked:
+                await self._park(parked.until)
             except Exception:
                 logger.exception("request %s failed", self.spec.request_id)
                 return endings.failed("internal", _INTERNAL, retryable=True)
@@ -332,6 +342,30 @@ class Turn:
             )
         if self._writer.buffer.parts > self._progress.part:
             answer.reset_step()
+
+    async def _age_s(self) -> float:
+        """How old the turn is, the time that it was parked left out."""
+        progress = self._progress
+        if progress.parked_at:
+            now_ms = await until_answered(self._services.log.now_ms, "asking for the time")
+            progress.waited_ms += max(now_ms - progress.parked_at, 0)
+            progress.parked_at = 0
+        return max(self.owned.age_s - progress.waited_ms / 1000, 0.0)
+
+    async def _park(self, until: int) -> NoReturn:
+        """Wait for people without costing anything: whoever finds the turn due, or spoken to, goes on with it."""
+        services, owned = self._services, self.owned
+        self._progress.parked_at = await until_answered(services.log.now_ms, "asking for the time")
+        self._writer.checkpoint_next()
+        await self._writer.flush()
+        ref, checkpoint = owned.request, self._checkpoint()
+        park = partial(services.archive.park_request, ref.tenant_id, ref.request_id, checkpoint=checkpoint)
+        await until_answered(park, "keeping a parked turn")
+        hand_over = partial(services.log.hand_over, ref, owned.fence, parked_until=until, taken=self._writer.taken)
+        if not await until_answered(hand_over, "parking"):
+            raise LostOwnership
+        services.metrics.turns_parked_total.inc()
+        raise HandedOver
 
     async def _hand_over(self) -> NoReturn:
         """Stop here, so that another node begins the broken step again. Not a take-over: nobody died."""
@@ -366,13 +400,15 @@ class Turn:
         for call in self._fold.partial.to_parts():
             if not isinstance(call, ToolCallPart) or call.state in ("completed", "failed"):
                 continue
-            ran = call.state == "running"
+            ran = call.state == "running"  # by a client, or nobody knows what became of it
             self._writer.event(
                 ToolFailed(
                     **self._head,
                     call_id=call.call_id,
-                    outcome="cancelled" if ran else "never_started",
-                    error="the turn ended while this ran" if ran else "the turn ended before this was run",
+                    outcome="unknown" if ran else "never_started",
+                    error="the turn ended while this ran; its effect is unknown"
+                    if ran
+                    else "the turn ended before this was run",
                 )
             )
 

@@ -119,8 +119,9 @@ class Owned:
 
     ``n`` counts the events it has appended, ``run`` its owners from 1, ``taken`` how far its inbox was read.
     ``ending`` is set when the turn is sealed: then only archive and ``finish`` are left to do. ``is_rebuilt`` tells
-    that the log had forgotten it: what an earlier owner did is not known. ``presented``: see `EventLog.note`. ``age_s``
-    is the time since its reservation by the log's own clock, since those of nodes may be wrong.
+    that the log had forgotten it: what an earlier owner did is not known; ``may_have_lost`` that its last events may
+    be among what the log has lost. ``presented``: see `EventLog.note`. ``age_s`` is the time since its reservation by
+    the log's own clock, since those of nodes may be wrong.
     """
 
     request: RequestRef
@@ -140,6 +141,7 @@ class Owned:
     intents: tuple[Intent, ...] = ()
     presented: int = 0
     is_rebuilt: bool = False
+    may_have_lost: bool = False
     age_s: float = field(default=0.0, compare=False)
 
 
@@ -580,11 +582,14 @@ class EventLog(Protocol):
     async def take_over(self, op: str, request: RequestRef) -> Owned | None:
         """Own a request whose owner is gone: next run, higher fence. None when there is nothing to take."""
 
-    async def hand_over(self, request: RequestRef, fence: int, *, parked_until: int | None = None) -> bool:
+    async def hand_over(
+        self, request: RequestRef, fence: int, *, parked_until: int | None = None, taken: int = 0
+    ) -> bool:
         """Give a running turn up; it is an orphan at once, and its next owner is no further run.
 
         With ``parked_until`` (ms since the Unix epoch) it is an orphan only then, or once something is posted to it;
-        its checkpoint is then in the archive and no longer here. False when it is another's. Safe to repeat.
+        its checkpoint is then in the archive and no longer here. If the inbox holds more than ``taken`` by then, it is
+        an orphan at once. False when it is another's. Safe to repeat.
         """
 
     async def disown(self, request: RequestRef) -> None:

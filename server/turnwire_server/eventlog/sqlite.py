@@ -523,7 +523,9 @@ class SqliteEventLog:
 
         return await self._write(step)
 
-    async def hand_over(self, request: RequestRef, fence: int, *, parked_until: int | None = None) -> bool:
+    async def hand_over(
+        self, request: RequestRef, fence: int, *, parked_until: int | None = None, taken: int = 0
+    ) -> bool:
         def step(db: Connection) -> bool:
             row = _request_row(db, request)
             if row is None or row["fence"] != fence:
@@ -532,8 +534,9 @@ class SqliteEventLog:
                 return True
             if row["phase"] != Phase.RUNNING or row["owner"] != self.owner:
                 return False
-            db.execute("INSERT INTO log_handed (rk, until) VALUES (?, ?)", (row["rk"], parked_until))
-            if parked_until is None:
+            until = None if _intents(db, row["rk"], taken) else parked_until
+            db.execute("INSERT INTO log_handed (rk, until) VALUES (?, ?)", (row["rk"], until))
+            if until is None:
                 db.execute("UPDATE log_requests SET owner = '' WHERE rk = ?", (row["rk"],))
             else:
                 db.execute(

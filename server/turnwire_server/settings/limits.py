@@ -117,6 +117,19 @@ class Limits(Section):
     tool_output_bytes: Bytes = 65_536
     """Largest tool result, as JSON, that is kept and shown to the model. A text is cut there; any other value that is
     larger makes the call fail."""
+    client_tool_timeout_s: Seconds = 300
+    """Seconds from the call of a client's tool to its result, the wait for a claim included."""
+    claim_lapse_s: Seconds = 10
+    """Seconds after the connection of whoever claimed a call has ended; then another client may claim it, or, if it has
+    side effects, its effect is unknown."""
+    approval_timeout_s: Seconds = 86_400
+    """Seconds that a person has to approve a call, for tools that say nothing else."""
+    park_after_s: Seconds = 5
+    """Seconds that a turn waits for people before it is parked, which costs nothing but takes a moment to go on."""
+    identical_calls: Count = 3
+    """How often in a row a model may make the same call; past that `incomplete` with reason `steps`."""
+    turn_cost_usd: Annotated[Decimal, Field(gt=0)] | None = None
+    """What a turn may cost, in US dollars; past that no further step is begun: `incomplete` with reason `budget`."""
     tool_schema_bytes: Bytes = 32_768
     """Largest JSON Schema of a tool that an MCP server or a client offers."""
     mcp_tools: Count = 128

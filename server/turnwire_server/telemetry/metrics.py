@@ -138,6 +138,7 @@ class Metrics:
             "takeovers_total", "Turns taken over from another owner, by reason", "reason"
         )
         self.handed_over_total = self._counter("handed_over_total", "Turns handed over to other nodes by a drain")
+        self.turns_parked_total = self._counter("turns_parked_total", "Turns parked because they wait for people")
         self.orphans_seen_total = self._counter(
             "orphans_seen_total", "Turns found without a living owner, whoever took them over"
         )

@@ -46,6 +46,12 @@ from turnwire_protocol import (
     RequestStatus,
     ResumeEntry,
     ServerInfo,
+    ToolApprove,
+    ToolCancel,
+    ToolClaim,
+    ToolCommand,
+    ToolDeny,
+    ToolResult,
     Welcome,
 )
 from turnwire_server import __version__
@@ -122,6 +128,8 @@ async def dispatch(session: Session, command: AnyCommand) -> None:
             session.send(Ack(ref=command.id, conversation_id=command.conversation_id))
         case PresenceSet():
             await _presence(session, command)
+        case ToolCommand():
+            await _tool(session, command)
         case FeedbackCreate():
             await session.front.requests.feedback(session.principal, command)
             session.send(Ack(ref=command.id, request_id=command.request_id))
@@ -162,7 +170,8 @@ async def _hello(session: Session, command: Hello) -> None:
         session.wire.close_with(code)
         raise
     session.admitted = True
-    session.instance_id = None if command.client is None else command.client.instance_id
+    named = None if command.client is None else command.client.instance_id
+    session.instance_id = named or session.connection_id
     session.wire.welcomed(_monotonic(principal.expires_at, front.services.clock()), time.monotonic())
     limits = front.settings.limits
     session.send(
@@ -354,6 +363,23 @@ async def _interrupt(session: Session, command: RequestInterrupt) -> None:
     if result.carry_out is not None:
         with anyio.CancelScope(shield=True):
             await result.carry_out()
+
+
+async def _tool(session: Session, command: ToolCommand) -> None:
+    tools, principal = session.front.tool_commands, session.principal
+    instance_id = session.instance_id or session.connection_id
+    match command:
+        case ToolClaim():
+            await tools.claim(principal, command, instance_id)
+        case ToolResult():
+            await tools.result(principal, command, instance_id)
+        case ToolApprove():
+            await tools.approve(principal, command)
+        case ToolDeny():
+            await tools.deny(principal, command)
+        case ToolCancel():
+            await tools.cancel(principal, command)
+    session.send(Ack(ref=command.id, request_id=command.request_id, call_id=command.call_id))
 
 
 def _fields(state: RequestState) -> dict[str, Any]:

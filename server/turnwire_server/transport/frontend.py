@@ -18,6 +18,7 @@ from turnwire_server.conversations.services import Services
 from turnwire_server.conversations.shared_context import SharedContexts
 from turnwire_server.conversations.snapshots import Snapshots
 from turnwire_server.conversations.threads import Threads
+from turnwire_server.conversations.tool_commands import ToolCommands
 from turnwire_server.eventlog.base import ConversationRef
 from turnwire_server.settings import Tenant
 
@@ -50,6 +51,7 @@ class Frontend:
         self.threads = threads
         self.contexts = SharedContexts(hub)
         self.snapshots = Snapshots(services)
+        self.tool_commands = ToolCommands(hub, self.snapshots)
         self.authenticator = authenticator
         self.tasks = tasks
         self.wheel = TimerWheel()

@@ -11,11 +11,9 @@ from turnwire_protocol import (
     ConversationOpen,
     ErrorCode,
     NewRequest,
-    ToolCommand,
 )
 
-_COMMANDS = (ToolCommand,)
-_OF_A_REQUEST = ("tools", "segments")
+_OF_A_REQUEST = ("segments",)
 _OF_AN_OPENING = ("segments",)
 
 
@@ -31,8 +29,6 @@ def refuse_unavailable(command: AnyCommand) -> None:
     for name in fields:
         if getattr(command, name) is not None:
             raise _refused(f"{name}:")
-    if isinstance(command, _COMMANDS):
-        raise _refused(f"type: '{command.type}'")
 
 
 def _refused(what: str) -> CommandError:

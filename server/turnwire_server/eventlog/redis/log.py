@@ -566,12 +566,14 @@ class RedisEventLog:
         # Its claimer may have died before it looked for cancels in the record.
         return (await self._with_recorded(request, view.fields["user"].decode(), view)).owned()
 
-    async def hand_over(self, request: RequestRef, fence: int, *, parked_until: int | None = None) -> bool:
+    async def hand_over(
+        self, request: RequestRef, fence: int, *, parked_until: int | None = None, taken: int = 0
+    ) -> bool:
         home = await self._find(request)
         if home is None:
             return False
         until: Argument = "" if parked_until is None else parked_until
-        arguments = (request.tenant_id, request.request_id, home.conversation_id, fence, until)
+        arguments = (request.tenant_id, request.request_id, home.conversation_id, fence, until, taken)
         done = bool(await self._scripts.run("hand_over", self._tag(home), *arguments) == b"1")
         if done:
             self._leases.let_go(self._tag(home), _id(request))

@@ -84,6 +84,7 @@ class View:
             intents=tuple(self.intents),
             presented=int(f.get("presented", b"0")),
             is_rebuilt=f.get("rebuilt") == b"1",
+            may_have_lost=f.get("lossy") == b"1",
             age_s=self.age_s,
         )
 

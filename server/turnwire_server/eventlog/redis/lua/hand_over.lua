@@ -1,5 +1,5 @@
 -- Give a running turn up for another node. ARGV: tenant, request, conversation, fence, until ('' = at once; ms: parked
--- until then or until something is said to it). Answer: '1' or '0' (fenced). A repeat finds it done.
+-- until then or until something is said to it, which may have happened), how far the inbox was read. Answer: '1' or '0' (fenced). A repeat finds it done.
 local tag, tenant, request = ARGV[1], ARGV[5], ARGV[6]
 incarnation(tag)
 local key = request_key(tag, tenant, request)
@@ -8,7 +8,7 @@ local r = redis.call('HMGET', key, 'phase', 'owner', 'fence')
 if r[3] ~= ARGV[8] then return '0' end
 if r[2] == '-' or r[1] == 'parked' then return '1' end
 if r[1] ~= 'running' or r[2] ~= OWNER then return '0' end
-if ARGV[9] == '' then
+if ARGV[9] == '' or redis.call('LLEN', inbox_key(tag, tenant, request)) > tonumber(ARGV[10]) then
   redis.call('HSET', key, 'owner', '-', 'handed', '1')
   own(tag, id, r[2], '-')
   publish_orphan(tag)

@@ -19,6 +19,7 @@ local run = tonumber(r[4])
 if r[1] == 'running' and tonumber(r[5]) > 0 and r[6] ~= '1' then run = run + 1 end
 redis.call('HSET', key, 'owner', OWNER, 'inc', inc, 'fence', int(fence_after(r[3])), 'run', int(run), 'takeover_op', op,
   'handed', '0')
+if r[8] ~= inc then redis.call('HSET', key, 'lossy', '1') end
 own(tag, tenant .. '/' .. request, r[2], OWNER)
 hold_lease(tag)
 return {view_of(keys, c, inc, request)}

@@ -1,0 +1,23 @@
+"""Where an answer is: what a taker needs beside the fold and the ledger. Part of every checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+
+@dataclass(slots=True)
+class Progress:
+    """``part`` is the first part of the current step; ``effects`` counts the runs of tools that change the world and
+    may not run twice; ``waited_ms`` is how long the turn was parked, ``parked_at`` since when it is (ms, the log's)."""
+
+    step: int = 1
+    attempt: int = 0
+    part: int = 0
+    stage: Literal["model", "tools"] = "model"
+    effects: int = 0
+    waited_ms: int = 0
+    parked_at: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,213 @@
+"""What clients say about tool calls: claims, results, approvals and cancels (SPEC section 6).
+
+Whoever is first is decided by the log (`EventLog.post` with a question); the turn hears of it, on whatever node it runs
+or once it goes on. A claim has turns: one that has lapsed leaves the next to whoever comes.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from turnwire_protocol import (
+    CommandError,
+    ErrorCode,
+    ToolApprove,
+    ToolCallPart,
+    ToolCancel,
+    ToolClaim,
+    ToolCommand,
+    ToolDeny,
+    ToolResult,
+)
+from turnwire_server.archive.base import Role
+from turnwire_server.auth import Principal
+from turnwire_server.eventlog.base import ConversationRef, Intent, Phase, Posted, PostOutcome, RequestInfo, RequestRef
+from turnwire_server.tools.errors import InvalidArguments
+from turnwire_server.tools.output import UnusableOutput, usable
+
+from .calls import digest, question
+from .hub import ConversationHub
+from .patience import until_answered
+from .roles import require
+from .snapshots import Snapshots
+from .spec import TurnSpec
+from .turn_tools import TurnTools
+
+
+class ToolCommands:
+    """The commands, for all connections of the node."""
+
+    def __init__(self, hub: ConversationHub, snapshots: Snapshots) -> None:
+        self._hub = hub
+        self._services = hub.services
+        self._snapshots = snapshots
+
+    async def claim(self, principal: Principal, command: ToolClaim, instance_id: str) -> None:
+        """Only the one whose claim this acknowledges runs the call. Raises `already_settled`."""
+        info, part = await self._call(principal, command)
+        if info.user_id != principal.user_id:
+            raise CommandError(ErrorCode.FORBIDDEN, "only clients of its author run this call")
+        _must_be_a_client_s(part)
+        if part.state in ("started", "waiting_approval"):
+            raise _state(f"the call cannot be claimed while it is '{part.state}'")
+        turn = 1 + _lapses(info, part.call_id)
+        body = {"by": principal.user_id, "instance": instance_id}
+        posted = await self._post(info, "claim", part, body, question("claim", part.call_id, turn))
+        if posted.outcome is PostOutcome.DECIDED and not _is_held_by(posted.intent, principal, instance_id):
+            raise _settled("another client runs this call")
+
+    async def result(self, principal: Principal, command: ToolResult, instance_id: str) -> None:
+        """The result of a call, from whoever has claimed it."""
+        info, part = await self._call(principal, command)
+        _must_be_a_client_s(part)
+        claim = info.decided.get(question("claim", part.call_id, 1 + _lapses(info, part.call_id)))
+        if claim is None or not _is_held_by(claim, principal, instance_id):
+            raise _state("this client has not claimed the call, or its claim has lapsed")
+        body: dict[str, Any] = {"error": command.error}
+        if command.error is None:
+            try:
+                body = {"output": usable(command.output, self._services.settings.limits.tool_output_bytes)}
+            except UnusableOutput as error:
+                raise CommandError(ErrorCode.TOO_LARGE, f"output: {error}") from None
+        posted = await self._post(info, "result", part, body, question("result", part.call_id))
+        first = posted.intent
+        if posted.outcome is PostOutcome.DECIDED and (first is None or first.body != {"call_id": part.call_id, **body}):
+            raise _settled("the call has a result already")
+
+    async def approve(self, principal: Principal, command: ToolApprove) -> None:
+        """Let a call be run, with other arguments if there are any. One decision counts."""
+        info, part = await self._call(principal, command, owner_for_others=True)
+        shown = self._asked_for(info, part)
+        body: dict[str, Any] = {"by": principal.user_id, "digest": digest(shown)}
+        if command.arguments is not None:
+            tools = TurnTools(self._services, TurnSpec.from_json(info.spec, info.ordinal))
+            tool = tools.get(part.name)
+            try:
+                body["arguments"] = command.arguments if tool is None else tool.validate(command.arguments)
+            except InvalidArguments as error:
+                raise CommandError(ErrorCode.BAD_COMMAND, f"arguments: {error}") from None
+        await self._decide(info, "approve", part, body)
+
+    async def deny(self, principal: Principal, command: ToolDeny) -> None:
+        """Do not let a call be run."""
+        info, part = await self._call(principal, command, owner_for_others=True)
+        self._asked_for(info, part)
+        await self._decide(info, "deny", part, {"by": principal.user_id, "reason": command.reason})
+
+    async def cancel(self, principal: Principal, command: ToolCancel) -> None:
+        """Stop one call; the turn goes on and is told so."""
+        info, part = await self._call(principal, command, owner_for_others=True)
+        if part.state == "started":
+            raise _state("the model is still writing this call")
+        await self._post(info, "cancel_call", part, {"by": principal.user_id}, question("cancel", part.call_id))
+
+    # --- inside --------------------------------------------------------------------------------------------
+
+    async def _call(
+        self, principal: Principal, command: ToolCommand, *, owner_for_others: bool = False
+    ) -> tuple[RequestInfo, ToolCallPart]:
+        """The request and the call in it. Raises `not_found`, `forbidden`, and `already_settled` for what is over."""
+        ref = RequestRef(principal.tenant_id, command.request_id)
+        info = await self._services.log.request(ref)
+        if info is None:
+            record = await self._services.archive.request(ref.tenant_id, ref.request_id)
+            if record is None or record.ending is None:
+                raise _unknown(command)
+            home, parts = record.conversation_id, record.ending["answer"]["parts"]
+        else:
+            home, parts = info.conversation.conversation_id, None
+        is_mine = info is None or info.user_id == principal.user_id
+        role: Role = "owner" if owner_for_others and not is_mine else "editor"
+        conversation = await self._hub.record(ConversationRef(ref.tenant_id, home))
+        try:
+            require(conversation, home, principal, role)
+        except CommandError as error:
+            raise (_unknown(command) if error.code is ErrorCode.NOT_FOUND else error) from None
+        if info is None or info.phase not in (Phase.RUNNING, Phase.PARKED):
+            if parts is not None and not any(part.get("call_id") == command.call_id for part in parts):
+                raise _unknown(command)
+            raise _settled("the turn has ended")
+        part = await self._part(info, command.call_id)
+        if part is None:
+            raise _unknown(command)
+        if part.state in ("completed", "failed"):
+            raise _settled(f"the call has {part.state}")
+        return info, part
+
+    async def _part(self, info: RequestInfo, call_id: str) -> ToolCallPart | None:
+        snapshot = await self._snapshots.build(info.conversation)
+        for active in snapshot.active:
+            if active.request_id == info.request.request_id and active.message is not None:
+                for part in active.message.parts:
+                    if isinstance(part, ToolCallPart) and part.call_id == call_id:
+                        return part
+        return None
+
+    def _asked_for(self, info: RequestInfo, part: ToolCallPart) -> Mapping[str, Any]:
+        """The arguments that somebody is asked to agree to."""
+        if part.approval is None:
+            if question("approval", part.call_id) in info.decided:
+                raise _settled("it was decided already")
+            raise _state("nobody is asked to approve this call")
+        return part.approval.arguments
+
+    async def _decide(self, info: RequestInfo, kind: str, part: ToolCallPart, body: dict[str, Any]) -> None:
+        posted = await self._post(info, kind, part, body, question("approval", part.call_id))
+        if posted.outcome is PostOutcome.DECIDED:
+            raise _settled("it was decided already")
+
+    async def _post(
+        self, info: RequestInfo, kind: str, part: ToolCallPart, body: dict[str, Any], decides: str
+    ) -> Posted:
+        op = f"{kind}:{uuid.uuid4().hex}"
+        posted = await until_answered(
+            lambda: self._services.log.post(
+                op,
+                info.request,
+                kind,
+                {"call_id": part.call_id, **body},
+                user_id=info.user_id,
+                any_user=True,
+                decides=decides,
+                conversation=info.conversation,
+            ),
+            "saying something about a tool",
+        )
+        if posted.outcome is PostOutcome.SETTLED:
+            raise _settled("the turn has ended")
+        if posted.outcome is PostOutcome.RECORDED:
+            raise CommandError(ErrorCode.UNAVAILABLE, "the log has lost this request for the moment; try again")
+        if posted.intent is not None and posted.outcome is PostOutcome.STORED:
+            self._hub.heard(info.request, info.conversation, [posted.intent])
+        return posted
+
+
+def _lapses(info: RequestInfo, call_id: str) -> int:
+    turn = 0
+    while question("lapse", call_id, turn + 1) in info.decided:
+        turn += 1
+    return turn
+
+
+def _is_held_by(claim: Intent | None, principal: Principal, instance_id: str) -> bool:
+    return claim is not None and (claim.body["by"], claim.body["instance"]) == (principal.user_id, instance_id)
+
+
+def _must_be_a_client_s(part: ToolCallPart) -> None:
+    if part.where != "client":
+        raise _state("the server runs this call")
+
+
+def _unknown(command: ToolCommand) -> CommandError:
+    text = f"no call '{command.call_id}' in request '{command.request_id}'"
+    return CommandError(ErrorCode.NOT_FOUND, text, request_id=command.request_id)
+
+
+def _settled(why: str) -> CommandError:
+    return CommandError(ErrorCode.ALREADY_SETTLED, why)
+
+
+def _state(why: str) -> CommandError:
+    return CommandError(ErrorCode.INVALID_STATE, why)
