@@ -19,6 +19,7 @@ _EMBEDDED_ONLY = frozenset(["test_outage", "test_workers", "test_readme"])
 _ON_REDIS = frozenset(
     [
         "test_turn",
+        "test_tool_calls",
         "test_turn_control",
         "test_cancel",
         "test_context",

@@ -215,8 +215,9 @@ async def _cancel_wait(provider: object, client: Client, number: int) -> float:
 
 
 async def test_cancel_while_a_tool_runs_stops_the_tool_and_tells_the_truth_of_it() -> None:
-    async with running_stack() as (provider, app), connected(app.url) as client:
-        provider.script(Script.tool_call("demo_countdown", '{"from": 10}'))
+    tools = {"modules": ["tests.support.shop_tools"]}
+    async with running_stack(tools=tools) as (provider, app), connected(app.url) as client:
+        provider.script(Script.tool_call("count", '{"seconds": 10}'))
         await client.create("r1", "c1", "count")
         await client.event("tool.progress")
         began = time.monotonic()

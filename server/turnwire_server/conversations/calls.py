@@ -324,7 +324,7 @@ class Calls:
                 )
                 self._writer.event(required, checkpoint=True)
         while said.decision is None and not said.is_cancelled:
-            if not await self._until_said(call_id, said, expires_at):
+            if not await self._until_said(call_id, said.changed, expires_at):
                 await self._decide("expire", call_id, {}, question("approval", call_id))
         decision = said.decision
         if decision is None:
@@ -358,6 +358,7 @@ class Calls:
         until = began + int(limit_s * 1000)
         told = len(said.claims) if is_running else 0  # how many claims the log shows
         while said.result is None:
+            changed = said.changed  # taken before anything is awaited: what is said meanwhile is not slept over
             if said.is_cancelled:
                 self._fail(call_id, "cancelled" if not said.claims else "unknown", "it was cancelled")
                 return
@@ -367,14 +368,14 @@ class Calls:
                 self._writer.event(ToolRunning(**self._head, call_id=call_id, run=self._run), checkpoint=True)
             is_claimed = len(said.claims) > said.lapses
             if is_claimed:
-                if not await self._until_gone(said, until):
+                if not await self._until_gone(said.claims[-1].body, changed, until):
                     continue
                 if not await self._lapse(call_id, len(said.claims)):
                     continue
                 if not tool.may_run_again:
                     self._fail(call_id, "unknown", "the client that ran this is gone; its effect is unknown")
                     return
-            elif not await self._until_said(call_id, said, until):
+            elif not await self._until_said(call_id, changed, until):
                 break
             if await self._now_ms() >= until and said.result is None:
                 break
@@ -390,9 +391,8 @@ class Calls:
         else:
             self._fail(call_id, "failed", body["error"])
 
-    async def _until_said(self, call_id: str, said: _Said, until: int) -> bool:
+    async def _until_said(self, call_id: str, changed: anyio.Event, until: int) -> bool:
         """Wait for people; False when the time is up. Raises `Parked` when nothing else is going on."""
-        changed = said.changed
         self._waiting[call_id] = until
         park_after_s = self._services.settings.limits.park_after_s
         try:
@@ -408,12 +408,10 @@ class Calls:
         finally:
             del self._waiting[call_id]
 
-    async def _until_gone(self, said: _Said, until: int) -> bool:
+    async def _until_gone(self, claim: Mapping[str, Any], changed: anyio.Event, until: int) -> bool:
         """Whether the client that has claimed a call is gone for good; False when something was said, or time is up."""
-        claim = said.claims[-1].body
         missing_since: float | None = None
         while True:
-            changed = said.changed
             left_s = (until - await self._now_ms()) / 1000
             if left_s <= 0:
                 return False

@@ -139,6 +139,7 @@ class SqliteEventLog:
         self._clock = clock
         self._listeners: list[Listener] = []
         self._watched: set[ConversationRef] = set()
+        self._woken = anyio.Event()  # set when a parked turn may go on
 
     async def open(self) -> None:
         """The database is opened by whoever made it, with `SCHEMA`.
@@ -151,7 +152,9 @@ class SqliteEventLog:
         """All that happens is this node's own; only parked turns come back by themselves."""
         keeper.orphaned()
         while True:
-            await anyio.sleep(_LOOK_S)
+            with anyio.move_on_after(_LOOK_S):
+                await self._woken.wait()
+            self._woken = anyio.Event()
             if await self._read(self._has_woken):
                 keeper.orphaned()
 
@@ -405,7 +408,9 @@ class SqliteEventLog:
                 _wake(db, row["rk"])
             return Posted(PostOutcome.STORED, intent=intent)
 
-        return await self._write(step)
+        posted = await self._write(step)
+        self._woken.set()
+        return posted
 
     async def note(self, request: RequestRef, presented: int, *, conversation: ConversationRef) -> bool:
         def step(db: Connection) -> bool:
@@ -545,7 +550,9 @@ class SqliteEventLog:
                 )
             return True
 
-        return await self._write(step)
+        done = await self._write(step)
+        self._woken.set()
+        return done
 
     async def disown(self, request: RequestRef) -> None:
         key = (request.tenant_id, request.request_id, self.owner)
@@ -744,7 +751,7 @@ class SqliteEventLog:
         return await self._read(look)
 
     def _has_woken(self, db: Connection) -> bool:
-        query = "SELECT 1 FROM log_handed WHERE until <= ? LIMIT 1"
+        query = "SELECT 1 FROM log_handed WHERE until IS NULL OR until <= ? LIMIT 1"
         return db.execute(query, (self._now(),)).fetchone() is not None
 
     def _wake_due(self, db: Connection) -> None:
