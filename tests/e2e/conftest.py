@@ -30,6 +30,7 @@ _ON_REDIS = frozenset(
         "test_isolation",
         "test_presence",
         "test_recovery",
+        "test_segments",
         "test_slow_readers",
     ]
 )

@@ -182,13 +182,12 @@ async def test_the_good_messages_of_a_frame_are_carried_out_beside_the_bad_ones(
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"on_busy": "interrupt"}, "not available"),
         ({"on_busy": "maybe"}, "on_busy"),
         ({"on_busy": "parallel"}, "parent_id"),
         ({"target": "r0"}, "target"),
         ({"tools": [{"name": "t"}]}, "tools"),
-        ({"segments": {"unit": "sentence"}}, "segments"),
-        ({"context": {}}, "context"),
+        ({"segments": {"unit": "word"}}, "segments"),
+        ({"context": []}, "context"),
         ({"route": "nowhere"}, "route"),
         ({"input": ""}, "input"),
         ({"input": [{"kind": "image", "text": "x"}]}, "input"),

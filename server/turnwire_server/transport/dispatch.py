@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from turnwire_protocol import (
+    TERMINAL_STATES,
     Ack,
     AnyCommand,
     AuthRefresh,
@@ -61,7 +62,6 @@ from turnwire_server.conversations.roles import require
 from turnwire_server.eventlog.base import ConversationRef
 
 from .follower import Placed
-from .unavailable import refuse_unavailable
 
 if TYPE_CHECKING:
     from .session import Session
@@ -81,7 +81,6 @@ _PUBLISHED_LIMITS = (
 
 async def dispatch(session: Session, command: AnyCommand) -> None:
     """Carry out one command and write its answer. Raises `CommandError` for whatever must not be."""
-    refuse_unavailable(command)
     match command:
         case Hello():
             await _hello(session, command)
@@ -246,6 +245,8 @@ async def _open(session: Session, command: ConversationOpen) -> None:
         place, placed = await session.follow(conversation, command.since)
         present = await session.front.hub.attendances.present(conversation)
         place.attends_from, place.untold = conversation.attendance.changes, frozenset()
+        if command.segments is not None:
+            session.ask_for_segments(place, command.segments)
         session.send(
             ConversationOpened(
                 ref=command.id,
@@ -296,6 +297,8 @@ async def _create(session: Session, command: RequestCreate | RequestRegenerate) 
         async with front.hub.pinned(result.conversation) as conversation:
             begin = None if result.is_duplicate else Cursor(result.epoch, result.seq)
             place, placed = await session.follow(conversation, command.since, begin)
+            if command.segments is not None and result.state not in TERMINAL_STATES:
+                session.ask_for_segments(place, command.segments, command.request_id)
             if result.interrupts is not None:
                 session.mute(result.interrupts)
             session.send(

@@ -9,6 +9,8 @@ from turnwire_protocol import Cursor, Verdict
 from turnwire_server.conversations.conversation import Conversation
 from turnwire_server.eventlog.base import Position
 
+from .speech import Speech
+
 if TYPE_CHECKING:
     from .session import Session
 
@@ -19,6 +21,8 @@ class Place:
     ``held`` keeps everything back until the answer that announces the events has been written. With
     ``wants_snapshot`` the client cannot be served from where it is and gets the whole state. ``attends_from`` is the
     change of who is present up to which the client knows; ``untold`` are users of whom it could not be told later ones.
+    With ``speech`` it gets segments as well, and is never ``live``: they are made where it catches up, so that nobody
+    else pays for them.
     """
 
     __slots__ = (
@@ -27,8 +31,10 @@ class Place:
         "epoch",
         "held",
         "live",
+        "releasing",
         "seq",
         "session",
+        "speech",
         "untold",
         "wants_snapshot",
     )
@@ -43,6 +49,8 @@ class Place:
         self.wants_snapshot = False
         self.attends_from = 0
         self.untold: frozenset[str] = frozenset()
+        self.speech: Speech | None = None
+        self.releasing = False
 
     def __repr__(self) -> str:
         state = "held" if self.held else "live" if self.live else "behind"

@@ -28,12 +28,13 @@ SHORTEST_CLAUSE = 8
 _CLOSERS = r"[\"'”’»›)\]}*_`」』）】》〉]"
 _CJK = r"\u2e80-\u2fff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef"
 _BOUNDARY = re.compile(
-    rf"(?P<line>[^\S\n]*\n\s*)"
+    # Runs are bounded where they may lead to nothing: a chunk of nothing but dots or blanks costs no more than another.
+    rf"(?P<line>[^\S\n]{{0,40}}\n\s*)"
     rf"|(?P<full>[。！？｡]+{_CLOSERS}*\s*)"
-    rf"|(?P<mark>[.!?…]+)(?P<closed>{_CLOSERS}*)\s+"
-    rf"|(?P<clause>[，、；：][\s]*|[,;:–—]{_CLOSERS}*\s+)"
+    rf"|(?P<mark>[.!?…]{{1,16}})(?P<closed>{_CLOSERS}{{0,16}})\s+"
+    rf"|(?P<clause>[，、；：]\s*|[,;:–—]{_CLOSERS}{{0,16}}\s+)"
 )
-_WORD_END = re.compile(rf"\s+(?=\S)|[{_CJK}](?=[{_CJK}])")
+_WORD_END = re.compile(rf"(?<=\s)(?=\S)|(?<=[{_CJK}])(?=[{_CJK}])")
 # What follows a sentence begins behind so many openers at most.
 _AHEAD = 8
 _OPENERS = "\"'“‘«‹([{*_`¿¡"
@@ -73,7 +74,7 @@ def boundary(
     With ``least`` it has so many UTF-16 units at least and may end with a clause. ``is_whole``: nothing follows.
     """
     limit = start + LONGEST
-    for match in _BOUNDARY.finditer(text, start):
+    for match in _BOUNDARY.finditer(text, start, limit + 1):
         end = match.end()
         if end > limit:
             break

@@ -28,6 +28,8 @@ from turnwire_protocol import (
     Entry,
     ErrorCode,
     ErrorMessage,
+    OutputTextSegment,
+    Segments,
     Wire,
     encode_frame,
 )
@@ -39,6 +41,7 @@ from turnwire_server.eventlog.base import ConversationRef, LogUnavailable
 from .dispatch import dispatch
 from .follower import Place, Placed, judge
 from .frontend import Frontend
+from .speech import Speech
 
 logger = logging.getLogger(__name__)
 
@@ -222,6 +225,13 @@ class Session:
             place.held = False
             self.wake(place)
 
+    def ask_for_segments(self, place: Place, segments: Segments, request_id: str | None = None) -> None:
+        """From what is sent next on, segments come behind it: of one request, or of all that have none of their own."""
+        if place.speech is None:
+            place.speech = Speech(place.conversation.ref.conversation_id)
+        place.speech.ask(segments, request_id)
+        place.live = False
+
     def stop_following(self, ref: ConversationRef, *, by_server: bool = False) -> None:
         """Leave a conversation. Not following it is no error."""
         place = self.follows.pop(ref, None)
@@ -274,6 +284,8 @@ class Session:
                 await self._send_snapshot(place)
                 return False
             entries = await self._entries_after(place)
+            if place.speech is not None and (begun := place.speech.unknown(entries, self.muted)):
+                await self._look_up(place, place.speech, begun)
         except (LogUnavailable, ArchiveUnavailable) as error:
             logger.warning("%r cannot catch up yet: %s", self, error)
             await anyio.sleep(_RETRY_S)
@@ -284,11 +296,14 @@ class Session:
             frame, seq = encode_frame(self.codec, entries, place.seq, self.muted)
             if seq > place.seq:
                 self._write(frame)
-                self.front.services.metrics.catch_up_frames_total.inc()
+                if place.speech is None:
+                    self.front.services.metrics.catch_up_frames_total.inc()
+                else:
+                    self._speak(place, place.speech, entries)
                 self._unmute_ended(entries)
                 place.seq = seq
                 return False
-        place.live = True
+        place.live = place.speech is None
         return True
 
     async def _entries_after(self, place: Place) -> Sequence[Entry]:
@@ -323,11 +338,54 @@ class Session:
         self._write(self.codec.encode(snapshot))
         place.wants_snapshot = False
         place.epoch, place.seq = snapshot.epoch, snapshot.seq
+        if place.speech is not None:
+            self._send_segments(place, place.speech.replaced(snapshot, self.muted, time.monotonic()))
 
     def _send_untold(self, place: Place) -> None:
         users, place.untold = place.untold, frozenset()
         conversation = place.conversation
         self._write(self.codec.encode(conversation.attendance.latest(conversation.ref.conversation_id, users)))
+
+    # --- segments ----------------------------------------------------------------------------------------
+
+    def _speak(self, place: Place, speech: Speech, entries: Sequence[Entry]) -> None:
+        """The segments that follow from entries that were just sent."""
+        self._send_segments(place, speech.take(entries, self.muted, time.monotonic()))
+        if speech.is_over:
+            place.speech = None
+
+    def _send_segments(self, place: Place, segments: Sequence[OutputTextSegment]) -> None:
+        if segments:
+            self._write(self.codec.join([self.codec.encode(segment) for segment in segments]))
+        if place.speech is not None and not place.releasing and place.speech.hold_until is not None:
+            place.releasing = True
+            self.front.tasks.start_soon(self._release_held, place, name=f"segments {self.connection_id}")
+
+    async def _release_held(self, place: Place) -> None:
+        """Give what is held for as long as it may be, until nothing is held."""
+        try:
+            while (speech := place.speech) is not None and (until := speech.hold_until) is not None:
+                await anyio.sleep(until - time.monotonic())
+                if self._closing or place.held or self.follows.get(place.conversation.ref) is not place:
+                    return
+                # One that does not read gets it once it does: time goes on meanwhile, the text does not come twice.
+                if self._is_full:
+                    await self._connection.drain()
+                elif segments := speech.release(self.muted, time.monotonic()):
+                    self._write(self.codec.join([self.codec.encode(segment) for segment in segments]))
+        except ConnectionClosed:
+            pass
+        finally:
+            place.releasing = False
+
+    async def _look_up(self, place: Place, speech: Speech, begun: Sequence[tuple[str, int, int]]) -> None:
+        """The beginnings of answers that go on where this connection came in."""
+        snapshot = await self.front.snapshots.build(place.conversation.ref)
+        answers = {message.request_id: message for message in snapshot.messages if message.role == "assistant"}
+        answers |= {active.request_id: active.message for active in snapshot.active if active.message is not None}
+        for request_id, part, offset in begun:
+            if request_id in answers:
+                speech.know(request_id, answers[request_id].parts, part, offset)
 
     def _unmute_ended(self, entries: Sequence[Entry]) -> None:
         if self.muted:

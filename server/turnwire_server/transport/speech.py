@@ -62,12 +62,12 @@ class Speech:
 
     # --- entries -----------------------------------------------------------------------------------------
 
-    def unknown(self, entries: Iterable[Entry]) -> list[tuple[str, int, int]]:
+    def unknown(self, entries: Iterable[Entry], muted: frozenset[str]) -> list[tuple[str, int, int]]:
         """Answers that were begun before these entries, and where (part, offset) they go on in them."""
         found: dict[str, tuple[int, int] | None] = {}
         for entry in entries:
             request_id = entry.request_id
-            if request_id is None or request_id in self._running or request_id in found:
+            if request_id is None or request_id in self._running or request_id in found or request_id in muted:
                 continue
             if entry.type == "message.created":
                 found[request_id] = None
@@ -165,8 +165,10 @@ class Speech:
         """When to call `release`."""
         return min((at for s in self._running.values() if (at := s.hold_until) is not None), default=None)
 
-    def release(self, now: float) -> list[OutputTextSegment]:
+    def release(self, muted: frozenset[str], now: float) -> list[OutputTextSegment]:
         """What has been held for too long."""
+        for request_id in muted & self._running.keys():
+            del self._running[request_id]
         return [one for name, s in self._running.items() for one in self._named(name, s.release(now))]
 
     def _named(self, request_id: str, segments: Iterable[Segment]) -> list[OutputTextSegment]:
@@ -192,9 +194,9 @@ def _caught_up(segmenter: Segmenter, answer: Message, now: float) -> list[Segmen
     """The segments of what an answer has become meanwhile."""
     texts = dict(_texts(answer.parts))
     begin = segmenter.part
-    if begin is not None and not segmenter.has_given(texts.get(begin, "")):
-        # A reset that this connection did not see: all of the part is new.
-        segmenter.reset(begin, 0)
+    if begin is not None:
+        # Where a reset was not seen, all of the part is new.
+        segmenter.reset(begin, segmenter.start if segmenter.has_given(texts.get(begin, "")) else 0)
     out: list[Segment] = []
     for index, text in texts.items():
         if begin is None or index >= begin:

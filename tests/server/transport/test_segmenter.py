@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -114,6 +115,14 @@ def test_what_follows_in_another_part_ends_the_one_before() -> None:
     assert segmenter.add(0, 0, "Let me look", 0) == []
     assert segmenter.add(2, 0, "Found. I", 0) == [Segment(0, 0, 11, "Let me look"), Segment(2, 0, 7, "Found. ")]
     assert segmenter.finish() == [Segment(2, 7, 8, "I", last=True)]
+
+
+@pytest.mark.parametrize("piece", [" ", ".", "\n", "! ", "x", ",", "1. ", "“", "。", "*"])
+def test_a_large_chunk_of_anything_takes_no_long_time(piece: str) -> None:
+    text = "a. " + piece * 200_000 + "b"
+    began = time.process_time()
+    assert "".join(said(text, wanted("clause", 5))) == text
+    assert time.process_time() - began < 5
 
 
 # --- holding -----------------------------------------------------------------------------------------------
