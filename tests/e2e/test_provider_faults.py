@@ -234,13 +234,15 @@ async def test_a_fallback_takes_back_reasoning_and_unfinished_tool_calls_too() -
 
 async def test_a_step_that_breaks_after_a_tool_has_run_goes_on_from_its_result() -> None:
     async with running_provider() as broken, running_provider() as good:
-        broken.script(Script.tool_call("demo_clock", "{}"), Script.cut_after("half "))
+        broken.script(Script.tool_call("look", '{"item": "clock"}'), Script.cut_after("half "))
         good.script(Script.text("it is late"))
-        async with running_server(**_two(broken.base_url, good.base_url)) as app, connected(app.url) as client:
+        tools = {"modules": ["tests.support.shop_tools"]}
+        both = _two(broken.base_url, good.base_url)
+        async with running_server(**both, tools=tools) as app, connected(app.url) as client:
             await client.create("r1", "c1", "what time is it")
             ending = await client.terminal("r1")
             call, text = ending["message"]["parts"]
-            assert (call["name"], call["state"], text["text"]) == ("demo_clock", "completed", "it is late")
+            assert (call["name"], call["state"], text["text"]) == ("look", "completed", "it is late")
             assert [message["role"] for message in good.requests[0].messages] == ["user", "assistant", "tool"]
             assert len(client.events("tool.running")) == 1
             assert [(m["part"], m["offset"]) for m in client.events("part.reset")] == [(1, 0)]

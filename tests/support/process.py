@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-START_S = 20.0
+START_S = 60.0
 
 
 class ServerProcess:

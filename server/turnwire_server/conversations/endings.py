@@ -92,8 +92,11 @@ def seal_ending(
     return ending
 
 
-def unstarted(spec: TurnSpec, draft: Draft, now_ms: int) -> dict[str, Any]:
-    """The ending of a request that never started: its answer is empty, but it is what later messages follow."""
+def unstarted(spec: TurnSpec, draft: Draft, now_ms: int, rows: Sequence[UsageRow] = ()) -> dict[str, Any]:
+    """The ending of a request that never started: its answer is empty, but it is what later messages follow.
+
+    ``rows`` are of what was begun and then forgotten by the log.
+    """
     answer = Message(
         message_id=spec.answer_id,
         request_id=spec.request_id,
@@ -103,7 +106,7 @@ def unstarted(spec: TurnSpec, draft: Draft, now_ms: int) -> dict[str, Any]:
         parent_id=spec.input_id,
         ordinal=spec.ordinal,
     )
-    return seal_ending(draft, answer, None, ())
+    return seal_ending(draft, answer, None, rows)
 
 
 def settled(ending: Mapping[str, Any], presented: int) -> Mapping[str, Any]:

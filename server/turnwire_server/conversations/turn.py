@@ -484,7 +484,7 @@ class Turn:
         started = self._fold.message_id is not None
         answer = self._fold.message(draft.status)
         if answer is None:
-            return endings.unstarted(self.spec, draft, self._services.now_ms())
+            return endings.unstarted(self.spec, draft, self._services.now_ms(), self._ledger.usage_rows())
         usage = self._ledger.usage_fields() if started else None
         return endings.seal_ending(draft, answer, usage, self._ledger.usage_rows())
 

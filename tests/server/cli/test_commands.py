@@ -16,7 +16,7 @@ import jwt
 import pexpect
 
 TURNWIRE = [sys.executable, "-m", "turnwire_server"]
-WAIT_S = 20
+WAIT_S = 60
 
 
 def _environ(**more: str) -> dict[str, str]:

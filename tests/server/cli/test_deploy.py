@@ -24,7 +24,7 @@ from tests.support.redis import free_port
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "deploy" / "haproxy.cfg"
-START_S = 20.0
+START_S = 60.0
 
 
 def haproxy() -> str:
