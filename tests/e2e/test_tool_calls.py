@@ -144,11 +144,12 @@ async def test_one_call_is_cancelled_and_the_turn_goes_on() -> None:
         _calls(provider, ("count", {}), ("look", {"item": "lamp"}))
         await _ask(client)
         call_id = (await client.event("tool.progress"))["call_id"]
-        await client.event("tool.completed")
-        await _say(client, "tool.cancel", call_id)
+        done = (await client.event("tool.completed"))["call_id"]
+        assert await _refused(client, "tool.cancel", done) == "already_settled"
+        for _ in range(2):
+            await _say(client, "tool.cancel", call_id)
         assert (await client.event("tool.failed"))["outcome"] == "cancelled"
         assert (await client.terminal("r1"))["type"] == "message.completed"
-        assert await _refused(client, "tool.cancel", call_id) == "already_settled"
 
 
 async def test_a_tool_that_ignores_its_cancel_is_left_to_itself_and_its_effect_is_unknown() -> None:
@@ -225,7 +226,8 @@ async def test_a_client_claims_a_call_runs_it_and_says_the_result() -> None:
         await _say(client, "tool.claim", call_id)
         await client.event("tool.running")
         await _say(client, "tool.claim", call_id)
-        await _say(client, "tool.result", call_id, output={"price": 3})
+        for _ in range(2):
+            await _say(client, "tool.result", call_id, output={"price": 3})
         assert (await client.event("tool.completed"))["output"] == {"price": 3}
         await client.terminal("r1")
         assert [json.loads(said) for said in _told(provider)] == [{"price": 3}]
@@ -370,7 +372,8 @@ async def test_an_approved_call_is_run() -> None:
 async def test_a_denied_call_is_not_run_and_the_model_is_told_why() -> None:
     async with _shop() as (provider, app), connected(app.url) as client:
         call_id = await _asked(client, provider)
-        await _say(client, "tool.deny", call_id, reason="too much")
+        for _ in range(2):
+            await _say(client, "tool.deny", call_id, reason="too much")
         await client.terminal("r1")
         assert (await client.event("tool.failed"))["outcome"] == "denied"
         assert "too much" in _told(provider)[0]
@@ -381,7 +384,9 @@ async def test_approved_with_other_arguments_these_are_used_and_checked() -> Non
     async with _shop() as (provider, app), connected(app.url) as client:
         call_id = await _asked(client, provider)
         assert await _refused(client, "tool.approve", call_id, arguments={"amount": "all"}) == "bad_command"
-        await _say(client, "tool.approve", call_id, arguments={"amount": 4})
+        for _ in range(2):
+            await _say(client, "tool.approve", call_id, arguments={"amount": 4})
+        assert await _refused(client, "tool.approve", call_id) == "already_settled"
         await client.terminal("r1")
         assert (await client.event("tool.approved"))["arguments"] == {"amount": 4}
         assert shop_tools.effects() == ["refund 4"]

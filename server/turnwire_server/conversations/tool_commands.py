@@ -46,7 +46,9 @@ class ToolCommands:
 
     async def claim(self, principal: Principal, command: ToolClaim, instance_id: str) -> None:
         """Only the one whose claim this acknowledges runs the call. Raises `already_settled`."""
-        info, part = await self._call(principal, command)
+        found = await self._call(principal, command)
+        assert found is not None, "nothing that was said before is compared"
+        info, part = found
         if info.user_id != principal.user_id:
             raise CommandError(ErrorCode.FORBIDDEN, "only clients of its author run this call")
         _must_be_a_client_s(part)
@@ -60,27 +62,35 @@ class ToolCommands:
 
     async def result(self, principal: Principal, command: ToolResult, instance_id: str) -> None:
         """The result of a call, from whoever has claimed it."""
-        info, part = await self._call(principal, command)
+        body: dict[str, Any] = {"call_id": command.call_id, "error": command.error}
+        if command.error is None:
+            try:
+                output = usable(command.output, self._services.settings.limits.tool_output_bytes)
+            except UnusableOutput as error:
+                raise CommandError(ErrorCode.TOO_LARGE, f"output: {error}") from None
+            body = {"call_id": command.call_id, "output": output}
+        found = await self._call(principal, command, said=("result", body))
+        if found is None:
+            return
+        info, part = found
         _must_be_a_client_s(part)
         claim = info.decided.get(question("claim", part.call_id, 1 + _lapses(info, part.call_id)))
         if claim is None or not _is_held_by(claim, principal, instance_id):
             raise _state("this client has not claimed the call, or its claim has lapsed")
-        body: dict[str, Any] = {"error": command.error}
-        if command.error is None:
-            try:
-                body = {"output": usable(command.output, self._services.settings.limits.tool_output_bytes)}
-            except UnusableOutput as error:
-                raise CommandError(ErrorCode.TOO_LARGE, f"output: {error}") from None
         posted = await self._post(info, "result", part, body, question("result", part.call_id))
-        first = posted.intent
-        if posted.outcome is PostOutcome.DECIDED and (first is None or first.body != {"call_id": part.call_id, **body}):
+        if posted.outcome is PostOutcome.DECIDED:
             raise _settled("the call has a result already")
 
     async def approve(self, principal: Principal, command: ToolApprove) -> None:
         """Let a call be run, with other arguments if there are any. One decision counts."""
-        info, part = await self._call(principal, command, owner_for_others=True)
-        shown = self._asked_for(info, part)
-        body: dict[str, Any] = {"by": principal.user_id, "digest": digest(shown)}
+        said: dict[str, Any] = {"call_id": command.call_id, "by": principal.user_id}
+        if command.arguments is not None:
+            said["arguments"] = command.arguments
+        found = await self._call(principal, command, owner_for_others=True, said=("approve", said))
+        if found is None:
+            return
+        info, part = found
+        body: dict[str, Any] = {**said, "digest": digest(self._asked_for(info, part))}
         if command.arguments is not None:
             tools = TurnTools(self._services, TurnSpec.from_json(info.spec, info.ordinal))
             tool = tools.get(part.name)
@@ -92,23 +102,38 @@ class ToolCommands:
 
     async def deny(self, principal: Principal, command: ToolDeny) -> None:
         """Do not let a call be run."""
-        info, part = await self._call(principal, command, owner_for_others=True)
-        self._asked_for(info, part)
-        await self._decide(info, "deny", part, {"by": principal.user_id, "reason": command.reason})
+        body = {"call_id": command.call_id, "by": principal.user_id, "reason": command.reason}
+        found = await self._call(principal, command, owner_for_others=True, said=("deny", body))
+        if found is not None:
+            info, part = found
+            self._asked_for(info, part)
+            await self._decide(info, "deny", part, body)
 
     async def cancel(self, principal: Principal, command: ToolCancel) -> None:
         """Stop one call; the turn goes on and is told so."""
-        info, part = await self._call(principal, command, owner_for_others=True)
+        body = {"call_id": command.call_id, "by": principal.user_id}
+        found = await self._call(principal, command, owner_for_others=True, said=("cancel_call", body))
+        if found is None:
+            return
+        info, part = found
         if part.state == "started":
             raise _state("the model is still writing this call")
-        await self._post(info, "cancel_call", part, {"by": principal.user_id}, question("cancel", part.call_id))
+        await self._post(info, "cancel_call", part, body, question("cancel", part.call_id))
 
     # --- inside --------------------------------------------------------------------------------------------
 
     async def _call(
-        self, principal: Principal, command: ToolCommand, *, owner_for_others: bool = False
-    ) -> tuple[RequestInfo, ToolCallPart]:
-        """The request and the call in it. Raises `not_found`, `forbidden`, and `already_settled` for what is over."""
+        self,
+        principal: Principal,
+        command: ToolCommand,
+        *,
+        owner_for_others: bool = False,
+        said: tuple[str, Mapping[str, Any]] | None = None,
+    ) -> tuple[RequestInfo, ToolCallPart] | None:
+        """The request and the call in it; None when ``said`` is what was said and counted before: a repeat.
+
+        Raises `not_found`, `forbidden`, and `already_settled` for what is over.
+        """
         ref = RequestRef(principal.tenant_id, command.request_id)
         info = await self._services.log.request(ref)
         if info is None:
@@ -125,6 +150,8 @@ class ToolCommands:
             require(conversation, home, principal, role)
         except CommandError as error:
             raise (_unknown(command) if error.code is ErrorCode.NOT_FOUND else error) from None
+        if info is not None and said is not None and _was_said(info, *said):
+            return None
         if info is None or info.phase not in (Phase.RUNNING, Phase.PARKED):
             if parts is not None and not any(part.get("call_id") == command.call_id for part in parts):
                 raise _unknown(command)
@@ -167,7 +194,7 @@ class ToolCommands:
                 op,
                 info.request,
                 kind,
-                {"call_id": part.call_id, **body},
+                {**body, "call_id": part.call_id},
                 user_id=info.user_id,
                 any_user=True,
                 decides=decides,
@@ -182,6 +209,12 @@ class ToolCommands:
         if posted.intent is not None and posted.outcome is PostOutcome.STORED:
             self._hub.heard(info.request, info.conversation, [posted.intent])
         return posted
+
+
+def _was_said(info: RequestInfo, kind: str, body: Mapping[str, Any]) -> bool:
+    about = {"approve": "approval", "deny": "approval", "cancel_call": "cancel"}.get(kind, kind)
+    first = info.decided.get(question(about, body["call_id"]))
+    return first is not None and first.kind == kind and {**first.body, "digest": None} == {**body, "digest": None}
 
 
 def _lapses(info: RequestInfo, call_id: str) -> int:
