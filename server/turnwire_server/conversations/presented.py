@@ -96,7 +96,8 @@ def _head(text: str, units: int) -> str:
 
 # --- a text instead of an offset -----------------------------------------------------------------------------
 
-_WORDS = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+_WORD = r"(?:[^\W_][\u0300-\u036f]*)+"  # accents may be signs of their own
+_WORDS = re.compile(f"{_WORD}(?:['’]{_WORD})?")
 # What speech makes of digits and back is not ours to know in all languages: a number and the words in its place are
 # skipped together (see `place_of_text`).
 _LOOK_AHEAD = 12
