@@ -196,10 +196,17 @@ class Parking:
         await kit.cancel("r1")
         got = await taken(kit)
         assert not await kit.log.hand_over(owned.request, owned.fence, parked_until=in_an_hour(kit))
-        assert await kit.log.hand_over(got.request, got.fence, parked_until=in_an_hour(kit))
+        assert await kit.log.hand_over(got.request, got.fence, parked_until=in_an_hour(kit), taken=1)
         assert await orphans(kit) == []
         kit.clock.forward(_HOUR_S)
         assert (await taken_when_orphan(kit)).run == 1
+
+    async def test_what_was_said_before_it_is_parked_is_not_slept_over(self, kit: LogKit) -> None:
+        owned = await kit.begin("r1")
+        await kit.cancel("r1")
+        assert await kit.log.hand_over(owned.request, owned.fence, parked_until=in_an_hour(kit), taken=0)
+        (intent,) = (await taken_when_orphan(kit)).intents
+        assert intent.kind == "cancel"
 
     async def test_its_checkpoint_is_in_the_archive_and_no_longer_here(self, kit: LogKit) -> None:
         owned = await parked(kit)
