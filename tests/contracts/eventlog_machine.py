@@ -99,7 +99,7 @@ class EventLogMachine(RuleBasedStateMachine):
 
     def run(self, awaitable: Awaitable[T]) -> T:
         async def main() -> T:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 return await awaitable
 
         return self.runner.run(main())

@@ -180,7 +180,7 @@ async def test_a_draining_server_is_not_ready_and_takes_no_new_connection() -> N
         assert (error["code"], error["ref"], error["retryable"]) == ("unavailable", "x", True)
         gate.open()
         assert (await client.terminal("r1"))["type"] == "message.completed"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await draining
             await client.socket.wait_closed()
         assert client.socket.close_code == 4000

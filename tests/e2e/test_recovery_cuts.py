@@ -232,7 +232,7 @@ async def test_whoever_is_cut_at_any_byte_and_comes_back_holds_what_all_others_h
         await steady.open(C)
         await story.create()
         await steady.event("message.created", "r0")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             reading = asyncio.create_task(_read(steady))
             wandering = asyncio.create_task(wanderer.wander(cutter, visits))
             try:

@@ -116,7 +116,7 @@ async def state_of(client: Client, request: str) -> str:
 
 async def nothing_is_left_open(app: App) -> None:
     """To be called once clients have seen all ends; a step whose answer was lost is still being repeated then."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await app.front.hub._until_ended()
     services = app.front.services
     log, archive = services.log._engine, services.archive._engine  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ import websockets
 
 from turnwire_protocol import JSON, Codec, ConversationFold, codec_for, event_from_wire
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 Message = dict[str, Any]
 
 

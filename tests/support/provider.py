@@ -114,25 +114,25 @@ class ControlledProvider:
     def open_requests(self) -> int:
         return sum(not request.is_over() for request in self.requests)
 
-    async def request_received(self, index: int | None = None, *, limit_s: float = 5) -> RecordedRequest:
+    async def request_received(self, index: int | None = None, *, limit_s: float = 30) -> RecordedRequest:
         """The request with this index; without one, the next that no such call has returned yet."""
         if index is None:
             index, self._awaited = self._awaited, self._awaited + 1
         await self.until(lambda: len(self.requests) > index, limit_s=limit_s)
         return self.requests[index]
 
-    async def client_gone(self, index: int = 0, *, limit_s: float = 5) -> float:
+    async def client_gone(self, index: int = 0, *, limit_s: float = 30) -> float:
         """Waits until request `index` has lost its client before its answer had ended; when that was."""
         await self.until(lambda: self._gone_at(index) is not None, limit_s=limit_s)
         gone_at = self._gone_at(index)
         assert gone_at is not None
         return gone_at
 
-    async def steps_sent(self, count: int, index: int = 0, *, limit_s: float = 5) -> None:
+    async def steps_sent(self, count: int, index: int = 0, *, limit_s: float = 30) -> None:
         """Waits until `count` steps of request `index` have been carried out."""
         await self.until(lambda: len(self.requests) > index and self.requests[index].sent >= count, limit_s=limit_s)
 
-    async def until(self, is_true: Callable[[], bool], *, limit_s: float = 5) -> None:
+    async def until(self, is_true: Callable[[], bool], *, limit_s: float = 30) -> None:
         """Waits until something about the requests is true."""
         if is_true():
             return

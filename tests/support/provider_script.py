@@ -64,7 +64,7 @@ class Gate:
     def open(self) -> None:
         self._open.set()
 
-    async def reached(self, limit_s: float = 5) -> None:
+    async def reached(self, limit_s: float = 30) -> None:
         """Returns once a request stands before the gate: everything before it has been sent."""
         async with asyncio.timeout(limit_s):
             await self._reached.wait()

@@ -36,8 +36,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-START_S = 20.0
-ANSWER_S = 2.0
+START_S = 60.0
+ANSWER_S = 10.0
 SLOTS = 16_384
 _POLL_S = 0.01
 _PR_SET_PDEATHSIG = 1

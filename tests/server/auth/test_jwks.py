@@ -31,7 +31,7 @@ def authenticator(server: KeyServer, clock: Clock, *, timeout_s: float = 5) -> J
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 async def test_a_token_signed_with_a_published_key_is_accepted(algorithm: str) -> None:
-    async with asyncio.timeout(5), running_key_server() as server:
+    async with asyncio.timeout(60), running_key_server() as server:
         server.add("k1", algorithm)
         checked = authenticator(server, Clock())
         for _ in range(3):
@@ -40,7 +40,7 @@ async def test_a_token_signed_with_a_published_key_is_accepted(algorithm: str) -
 
 
 async def test_an_old_token_is_expired_and_a_forged_one_invalid() -> None:
-    async with asyncio.timeout(5), running_key_server() as server:
+    async with asyncio.timeout(60), running_key_server() as server:
         server.add("k1")
         server.add("k2")
         checked = authenticator(server, Clock())
@@ -51,7 +51,7 @@ async def test_an_old_token_is_expired_and_a_forged_one_invalid() -> None:
 
 
 async def test_an_algorithm_that_is_not_accepted_causes_no_fetch() -> None:
-    async with asyncio.timeout(5), running_key_server() as server:
+    async with asyncio.timeout(60), running_key_server() as server:
         server.add("k1")
         checked = authenticator(server, Clock())
         with pytest.raises(InvalidToken):
@@ -60,7 +60,7 @@ async def test_an_algorithm_that_is_not_accepted_causes_no_fetch() -> None:
 
 
 async def test_a_shared_secret_in_a_key_set_is_never_used() -> None:
-    async with asyncio.timeout(5), running_key_server() as server:
+    async with asyncio.timeout(60), running_key_server() as server:
         server.add("k1")
         server.entries.append({"kty": "oct", "kid": "s", "k": "eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHg"})
         checked = JwtAuthenticator(JwksKeys(server.url, ALGORITHMS), ALGORITHMS)
@@ -69,7 +69,7 @@ async def test_a_shared_secret_in_a_key_set_is_never_used() -> None:
 
 
 async def test_a_rotated_key_is_fetched_when_a_token_names_it() -> None:
-    async with asyncio.timeout(5), running_key_server() as server:
+    async with asyncio.timeout(60), running_key_server() as server:
         clock = Clock()
         server.add("old")
         checked = authenticator(server, clock)
@@ -84,7 +84,7 @@ async def test_a_rotated_key_is_fetched_when_a_token_names_it() -> None:
 
 
 async def test_unknown_keys_are_asked_for_at_most_every_interval() -> None:
-    async with asyncio.timeout(5), running_key_server() as server:
+    async with asyncio.timeout(60), running_key_server() as server:
         clock = Clock()
         server.add("k1")
         checked = authenticator(server, clock)
@@ -97,7 +97,7 @@ async def test_unknown_keys_are_asked_for_at_most_every_interval() -> None:
 
 
 async def test_many_who_need_the_keys_cause_one_fetch() -> None:
-    async with asyncio.timeout(5), running_key_server() as server:
+    async with asyncio.timeout(60), running_key_server() as server:
         server.add("k1")
         server.may_answer.clear()
         clock = Clock()
@@ -113,7 +113,7 @@ async def test_many_who_need_the_keys_cause_one_fetch() -> None:
 
 
 async def test_a_withdrawn_key_stops_working_once_the_keys_are_old() -> None:
-    async with asyncio.timeout(5), running_key_server() as server:
+    async with asyncio.timeout(60), running_key_server() as server:
         clock = Clock()
         server.add("stolen")
         server.add("good")
@@ -128,7 +128,7 @@ async def test_a_withdrawn_key_stops_working_once_the_keys_are_old() -> None:
 
 @pytest.mark.parametrize("fault", ["status", "no json", "no keys", "no usable key", "too large", "gone"])
 async def test_known_keys_go_on_counting_while_the_endpoint_fails(fault: str, caplog: pytest.LogCaptureFixture) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         clock = Clock()
         async with running_key_server() as server:
             server.add("k1")
@@ -155,7 +155,7 @@ async def test_known_keys_go_on_counting_while_the_endpoint_fails(fault: str, ca
 
 
 async def test_without_any_keys_a_token_cannot_be_judged() -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async with running_key_server() as server:
             server.add("k1")
         clock = Clock()
@@ -166,7 +166,7 @@ async def test_without_any_keys_a_token_cannot_be_judged() -> None:
 
 
 async def test_an_endpoint_that_comes_back_is_used_again() -> None:
-    async with asyncio.timeout(5), running_key_server() as server:
+    async with asyncio.timeout(60), running_key_server() as server:
         clock = Clock()
         server.add("k1")
         server.status = 500
@@ -179,7 +179,7 @@ async def test_an_endpoint_that_comes_back_is_used_again() -> None:
 
 
 async def test_a_silent_endpoint_is_given_up_after_the_timeout() -> None:
-    async with asyncio.timeout(5), running_key_server() as server:
+    async with asyncio.timeout(60), running_key_server() as server:
         server.add("k1")
         server.may_answer.clear()
         checked = authenticator(server, Clock(), timeout_s=0.05)
@@ -189,7 +189,7 @@ async def test_a_silent_endpoint_is_given_up_after_the_timeout() -> None:
 
 
 async def test_with_a_usable_key_nobody_waits_for_another_s_fetch() -> None:
-    async with asyncio.timeout(5), running_key_server() as server:
+    async with asyncio.timeout(60), running_key_server() as server:
         clock = Clock()
         server.add("k1")
         checked = authenticator(server, clock)
@@ -207,7 +207,7 @@ async def test_with_a_usable_key_nobody_waits_for_another_s_fetch() -> None:
 
 
 async def test_a_token_that_names_no_key_is_tried_with_all_that_fit() -> None:
-    async with asyncio.timeout(5), running_key_server() as server:
+    async with asyncio.timeout(60), running_key_server() as server:
         for kid in ("a", "b", "c"):
             server.add(kid)
         server.add("rsa", "RS256")
@@ -218,7 +218,7 @@ async def test_a_token_that_names_no_key_is_tried_with_all_that_fit() -> None:
 
 
 async def test_keys_for_encryption_or_for_another_algorithm_are_not_used() -> None:
-    async with asyncio.timeout(5), running_key_server() as server:
+    async with asyncio.timeout(60), running_key_server() as server:
         server.add("enc", use="enc")
         server.add("other", "RS256", alg="RS512")
         server.add("good", "RS256", alg="RS256")

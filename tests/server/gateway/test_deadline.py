@@ -27,7 +27,7 @@ async def wait_with(deadline: Deadline, seconds: float, event: asyncio.Event) ->
 
 async def test_a_wait_that_lasts_too_long_ends() -> None:
     deadline = Deadline()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         with pytest.raises(TooLong):
             await wait_with(deadline, 0.01, asyncio.Event())
     task = asyncio.current_task()
@@ -63,7 +63,7 @@ async def test_a_deadline_that_moved_on_lets_the_wait_go_on() -> None:
     await wait_with(deadline, 0.01, ready)
     late = asyncio.Event()
     asyncio.get_running_loop().call_later(0.05, late.set)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await wait_with(deadline, 2, late)
     deadline.close()
 
@@ -73,7 +73,7 @@ async def test_a_deadline_that_moved_closer_is_kept() -> None:
     ready = asyncio.Event()
     ready.set()
     await wait_with(deadline, 100, ready)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         with pytest.raises(TooLong):
             await wait_with(deadline, 0.01, asyncio.Event())
     deadline.close()

@@ -36,13 +36,13 @@ async def _cancel_in_midstream(server: ControlledProvider, provider: OpenAIProvi
 
 
 async def test_a_cancelled_stream_closes_the_socket_within_50_ms() -> None:
-    async with running_provider() as server, provider_at(server.base_url) as provider, asyncio.timeout(20):
+    async with running_provider() as server, provider_at(server.base_url) as provider, asyncio.timeout(60):
         delays = [await _cancel_in_midstream(server, provider) for _ in range(20)]
     assert statistics.median(delays) < 0.05
 
 
 async def test_a_cancel_while_tokens_flow_closes_the_socket() -> None:
-    async with running_provider() as server, provider_at(server.base_url) as provider, asyncio.timeout(5):
+    async with running_provider() as server, provider_at(server.base_url) as provider, asyncio.timeout(60):
         server.script(Script.words(100_000, rate=2000))
         started = asyncio.Event()
         task = asyncio.create_task(_read_until_cancelled(provider, started))
@@ -54,7 +54,7 @@ async def test_a_cancel_while_tokens_flow_closes_the_socket() -> None:
 
 
 async def test_a_cancel_before_the_first_token_closes_the_socket() -> None:
-    async with running_provider() as server, provider_at(server.base_url) as provider, asyncio.timeout(5):
+    async with running_provider() as server, provider_at(server.base_url) as provider, asyncio.timeout(60):
         server.script(Script.never_answers())
         task = asyncio.create_task(ask(provider))
         await server.request_received()
@@ -77,7 +77,7 @@ async def test_a_cancel_scope_closes_the_socket() -> None:
 
 
 async def test_leaving_without_reading_on_closes_the_socket() -> None:
-    async with running_provider() as server, provider_at(server.base_url) as provider, asyncio.timeout(5):
+    async with running_provider() as server, provider_at(server.base_url) as provider, asyncio.timeout(60):
         server.script(Script.words(1000, rate=100))
         async with provider.stream(HELLO) as stream:
             await anext(stream)
@@ -85,7 +85,7 @@ async def test_leaving_without_reading_on_closes_the_socket() -> None:
 
 
 async def test_an_exception_of_the_reader_closes_the_socket() -> None:
-    async with running_provider() as server, provider_at(server.base_url) as provider, asyncio.timeout(5):
+    async with running_provider() as server, provider_at(server.base_url) as provider, asyncio.timeout(60):
         server.script(Script.stalled_after("a"))
         with pytest.raises(ZeroDivisionError):
             async with provider.stream(HELLO) as stream:
@@ -96,7 +96,7 @@ async def test_an_exception_of_the_reader_closes_the_socket() -> None:
 
 async def test_a_cancelled_stream_gives_its_slot_back() -> None:
     async with running_provider() as server, provider_at(server.base_url, max_concurrency=1) as provider:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             for _ in range(5):
                 await _cancel_in_midstream(server, provider)
             assert (await ask(provider)).error is None
@@ -104,7 +104,7 @@ async def test_a_cancelled_stream_gives_its_slot_back() -> None:
 
 async def test_a_cancel_while_waiting_for_a_slot_asks_nobody() -> None:
     async with running_provider() as server, provider_at(server.base_url, max_concurrency=1) as provider:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             server.script(Script.stalled_after("a"))
             async with provider.stream(HELLO) as stream:
                 await anext(stream)
@@ -120,7 +120,7 @@ async def test_a_cancel_while_waiting_for_a_slot_asks_nobody() -> None:
 async def test_a_cancel_that_meets_the_idle_limit_stays_a_cancel() -> None:
     """Both cancel the same wait. A turn that took the one for the other would not end as cancelled."""
     async with running_provider() as server, provider_at(server.base_url, idle_timeout_s=0.05) as provider:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             for delay in (0.045, 0.048, 0.05, 0.051, 0.052):
                 server.script(Script.stalled_after("a"))
                 started = asyncio.Event()

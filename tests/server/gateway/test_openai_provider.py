@@ -48,7 +48,7 @@ async def test_an_answer_is_streamed_with_finish_and_usage() -> None:
 
 async def test_chunks_arrive_while_the_model_still_writes() -> None:
     gate = Gate()
-    async with running_provider() as server, provider_at(server.base_url) as provider, asyncio.timeout(5):
+    async with running_provider() as server, provider_at(server.base_url) as provider, asyncio.timeout(60):
         server.script(Script.text("first", gate, "second"))
         async with provider.stream(HELLO) as stream:
             assert await anext(stream) == [Text("first")]
@@ -418,7 +418,7 @@ async def test_time_spent_by_the_reader_is_not_held_against_the_provider() -> No
     async with running_provider() as server, provider_at(server.base_url, **limits) as provider:
         server.script(Script.text("a", gate, "b"))
         text = ""
-        async with asyncio.timeout(5), provider.stream(HELLO) as stream:
+        async with asyncio.timeout(60), provider.stream(HELLO) as stream:
             async for chunks in stream:
                 text += "".join(chunk.text for chunk in chunks if isinstance(chunk, Text))
                 gate.open()
@@ -433,7 +433,7 @@ async def test_no_more_streams_are_open_than_allowed() -> None:
     async with running_provider() as server, provider_at(server.base_url, max_concurrency=2) as provider:
         gate = Gate()
         server.script(*(Script.text("a", gate) for _ in range(6)))
-        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             tasks = [group.create_task(ask(provider)) for _ in range(6)]
             await server.until(lambda: server.open_requests == 2)
             gate.open()

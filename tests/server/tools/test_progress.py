@@ -22,7 +22,7 @@ async def test_of_a_flood_the_first_and_the_newest_are_passed_on() -> None:
     seen: Seen = []
     gate = ProgressGate(lambda *report: seen.append(report), interval_s=0.02)
     gate.report(0.0, "begins")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await until(lambda: len(seen) == 1, anyio.sleep)
         for number in range(100_000):
             gate.report(number / 100_000, None)
@@ -33,7 +33,7 @@ async def test_of_a_flood_the_first_and_the_newest_are_passed_on() -> None:
 async def test_there_is_the_interval_between_two_reports() -> None:
     times: list[float] = []
     gate = ProgressGate(lambda *report: times.append(asyncio.get_running_loop().time()), interval_s=0.05)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(times) < 3:
             gate.report(0.5)
             await anyio.sleep(0.001)

@@ -66,6 +66,8 @@ T = TypeVar("T")
 # Where requests of this node and others it asked for lie; what is no longer here is looked up in its record.
 _HOMES = 50_000
 _ORPHANS_AT_ONCE = 200
+# Seconds that a part of the log has to answer when a node starts.
+_OPEN_S = 5.0
 _UNARCHIVED_AT_ONCE = 100
 _TRIMMED_AT_ONCE = 200
 _TRIM_S = 5.0
@@ -135,7 +137,8 @@ class RedisEventLog:
         self._server.open()
         await self._server.check(durability=self._durability)
         await self._fix_partitions()
-        await self._each(lambda tag: self._scripts.run("doubt", tag, "", ""))
+        # A busy server answers the first calls slowly, and nobody waits for this node yet.
+        await self._each(lambda tag: self._scripts.run("doubt", tag, "", ""), limit_s=_OPEN_S)
 
     async def _fix_partitions(self) -> None:
         """How many partitions there are is fixed at first use: their number decides where everything lies."""
