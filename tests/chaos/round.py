@@ -15,7 +15,7 @@ from tests.chaos.answers import IDLE_S, KEY, Answers
 from tests.chaos.client import ChaosClient, World
 from tests.chaos.contents import read_mongo, read_sqlite
 from tests.chaos.faults import Faults
-from tests.chaos.records import Archived, Evidence, Recorder
+from tests.chaos.records import Archived, Evidence, Happened, Recorder
 from tests.chaos.schedule import Mode, Schedule
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.mongo import MongoServer, running_mongo
@@ -35,6 +35,7 @@ from turnwire_protocol import TERMINAL_STATES
 Redis = RedisServer | RedisSentinel | RedisCluster | None
 LEASE_S = 1.0
 CALM_S = 30.0
+_TICK_S = 0.02
 """Within this time after the last fault every request that is owned must have ended."""
 _CATCH_UP_S = 15.0
 _DATABASE = "chaos"
@@ -148,10 +149,22 @@ async def _chaos(world: World, faults: Faults, schedule: Schedule) -> None:
         await faults.heal()
         world.closing.set()
 
+    watching = asyncio.create_task(_watch_the_machine(faults, world.recorder))
     async with asyncio.TaskGroup() as group:
         group.create_task(break_things())
         for client, acts in zip(world.clients, schedule.acts, strict=True):
             group.create_task(client.run(acts))
+    watching.cancel()
+
+
+async def _watch_the_machine(faults: Faults, recorder: Recorder) -> None:
+    """A machine that stands still for a good part of a lease is a fault like any other: nodes may lose theirs."""
+    while True:
+        began = recorder.now()
+        await asyncio.sleep(_TICK_S)
+        ended = recorder.now()
+        if ended - began - _TICK_S > LEASE_S / 4:
+            faults.happened.append(Happened("machine stall", "machine", began, ended))
 
 
 async def _calm(world: World, stack: AsyncExitStack) -> list[str]:
