@@ -200,9 +200,9 @@ async def _open_services(
 ) -> Services:
     loaded = load_tools(settings)  # before anything is opened: what is wrong here keeps the server from starting
     engines = await open_engines(settings, stack)
-    router = Router.open(settings.deployments, settings.routes, environ)
-    stack.push_async_callback(router.aclose)
     metrics = Metrics()
+    router = Router.open(settings.deployments, settings.routes, environ, metrics=metrics)
+    stack.push_async_callback(router.aclose)
     engines.measure(metrics)
     tools = await _open_tools(settings, environ, loaded, metrics, stack)
     return Services(

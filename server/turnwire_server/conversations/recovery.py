@@ -75,10 +75,10 @@ def _lost_ledger(services: Services, owned: Owned) -> Ledger:
     """Of a turn that log and owner have lost together nothing is known: one attempt is accounted, as if it had been
     made, since most were (guarantee 12)."""
     spec = TurnSpec.from_owned(owned)
-    plan = services.router.plan(spec.route)
+    deployment = services.router.first(spec.route, spec.caller())
     ledger = Ledger(services.counter)
     prompt = build_prompt(None, [], [spec.user_message()], count=services.counter.estimate_prompt_tokens)
-    ledger.begin(1, 1, plan[0].deployment, prompt)
+    ledger.begin(1, 1, deployment, prompt)
     ledger.close("node_lost")
     return ledger
 

@@ -52,6 +52,7 @@ from turnwire_server.eventlog.base import (
     RequestRef,
     ReservationLost,
 )
+from turnwire_server.gateway.router import Caller
 from turnwire_server.settings import Tenant
 from turnwire_server.tools.schema import UnusableSchema
 
@@ -282,7 +283,7 @@ class Requests:
         limits = self._services.settings.limits
         if self._hub.running_turns >= limits.running_turns:
             raise CommandError(ErrorCode.OVERLOADED, "too many turns are running here", retry_after_ms=1000)
-        route = self._route(tenant, command)
+        route = self._route(principal.tenant_id, tenant, command)
         record = await self._conversation(principal, command)
         await self._check_parent(record, command)
         self._check_tools(command)
@@ -350,10 +351,13 @@ class Requests:
         except LogFull as error:
             raise CommandError(ErrorCode.OVERLOADED, f"nothing new is begun: {error}", retry_after_ms=5000) from error
 
-    def _route(self, tenant: Tenant, command: RequestCreate) -> str:
+    def _route(self, tenant_id: str, tenant: Tenant, command: RequestCreate) -> str:
         router = self._services.router
-        name = command.route or tenant.route or router.default_route
-        if not router.has_route(name):
+        usual = tenant.route or router.default_route
+        name = command.route or usual
+        routes = None if tenant.routes is None else frozenset((*tenant.routes, usual))
+        caller = Caller(tenant_id, frozenset(tenant.features), frozenset(tenant.regions), routes)
+        if not router.has_route(name, caller):
             raise CommandError(ErrorCode.BAD_COMMAND, f"route: there is no route '{name}'")
         return name
 

@@ -17,6 +17,7 @@ import orjson
 from turnwire_protocol import Message, RequestCreate, TextPart
 from turnwire_server.auth import Principal
 from turnwire_server.eventlog.base import ConversationRef, Owned, RequestRef
+from turnwire_server.gateway.router import Caller
 from turnwire_server.settings import Tenant
 
 OnBusyMode = Literal["queue", "reject", "interrupt", "steer", "parallel"]
@@ -75,6 +76,8 @@ class TurnSpec:
                 "system_prompt": tenant.system_prompt,
                 "max_context_tokens": tenant.max_context_tokens,
                 "max_output_tokens": tenant.max_output_tokens,
+                "features": list(tenant.features),
+                "regions": list(tenant.regions),
             },
             metadata=command.metadata,
             context=command.context,
@@ -107,6 +110,11 @@ class TurnSpec:
     @property
     def request(self) -> RequestRef:
         return RequestRef(self.tenant_id, self.request_id)
+
+    def caller(self) -> Caller:
+        """Who asks, for the router. The route was judged when the request was made."""
+        tenant = self.tenant
+        return Caller(self.tenant_id, frozenset(tenant.get("features") or ()), frozenset(tenant.get("regions") or ()))
 
     def user_message(self) -> Message:
         """The user's message as it is stored."""

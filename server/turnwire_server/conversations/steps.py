@@ -33,8 +33,9 @@ from turnwire_protocol import (
 )
 from turnwire_server.eventlog.base import Intent
 from turnwire_server.gateway import provider as gw
-from turnwire_server.gateway.errors import ProviderError, ProviderErrorKind
-from turnwire_server.gateway.provider import Chunk, ModelRequest, Provider
+from turnwire_server.gateway.errors import ProviderError
+from turnwire_server.gateway.provider import Chunk, ModelRequest
+from turnwire_server.gateway.router import Call, Walk
 from turnwire_server.orchestration.context import build_prompt
 from turnwire_server.orchestration.shared import data_of
 
@@ -52,9 +53,6 @@ from .turn_tools import TurnTools
 from .writer import TurnWriter
 
 logger = logging.getLogger(__name__)
-
-# Asking the same deployment again at once helps against a broken connection, not against being too much or too slow.
-_WORTH_REPEATING = frozenset({ProviderErrorKind.ERROR, ProviderErrorKind.CUT})
 
 
 class Answer:
@@ -135,46 +133,47 @@ class Answer:
 
     async def _model(self, history: Sequence[Message]) -> Draft | None:
         """One step's model call; returns an ending only when it failed for good."""
-        plan = self._services.router.plan(self._spec.route)
-        for index, provider in enumerate(plan):
-            error = await self._attempt(provider, history)
+        walk = self._services.router.walk(self._spec.route, self._spec.caller())
+        while (call := await walk.next()) is not None:
+            error = await self._attempt(walk, call, history)
             if error is None:
                 return None
-            following = self._following(plan[index + 1 :], provider, error)
             wrote = self._writer.buffer.parts > self._progress.part
-            if wrote and self._services.router.route(self._spec.route).midstream == "fail":
-                following = None
+            following = None if wrote and walk.route.midstream == "fail" else walk.following()
             self._writer.event(
                 StepFailed(
                     **self._head,
                     step=self._progress.step,
                     attempt=self._progress.attempt,
-                    deployment=provider.deployment.name,
-                    reason=error.kind.value,
-                    next=None if following is None else following.deployment.name,
+                    deployment=call.name,
+                    reason=error.reason,
+                    next=following,
                 ),
                 checkpoint=True,
             )
             if following is None:
-                return endings.failed(error.kind.value, error.message, retryable=error.retryable)
+                return _failed(error)
             if wrote:
                 self.reset_step()
-        raise AssertionError("the last attempt of a plan has nothing following")
-
-    def _following(self, rest: Sequence[Provider], failed: Provider, error: ProviderError) -> Provider | None:
-        if not rest or not error.retryable:
-            return None
-        if rest[0] is failed and error.kind not in _WORTH_REPEATING:
-            return None
-        return rest[0]
+        assert walk.error is not None, "a walk that ends without an answer says why"
+        return _failed(walk.error)
 
     def reset_step(self) -> None:
         """Take back what the current step has written."""
         self._writer.event(PartReset(**self._head, part=self._progress.part, offset=0))
         self._writer.buffer.reset(self._progress.part, 0)
 
-    async def _attempt(self, provider: Provider, history: Sequence[Message]) -> ProviderError | None:
-        progress, deployment = self._progress, provider.deployment
+    async def _attempt(self, walk: Walk, call: Call, history: Sequence[Message]) -> ProviderError | None:
+        """One call of one deployment, from its `step.started` to its row in the ledger."""
+        error: ProviderError | None = None
+        try:
+            error = await self._ask(call, history)
+        finally:
+            walk.ended(call, error)
+        return error
+
+    async def _ask(self, call: Call, history: Sequence[Message]) -> ProviderError | None:
+        progress, deployment = self._progress, call.deployment
         if progress.step > 1:
             await self._writer.flush()  # the prompt is made from the fold: it must hold the tools' results
         progress.attempt += 1
@@ -196,7 +195,7 @@ class Answer:
         self._finish_reason = ""
         request = ModelRequest(
             messages=prompt,
-            tools=[tool.offer() for tool in self._tools.offer(provider)],
+            tools=[tool.offer() for tool in self._tools.offer(call.provider)],
             max_output_tokens=self._spec.tenant.get("max_output_tokens"),
         )
         outcome = "cancelled"  # whatever else ends this attempt is a cancel of the turn
@@ -205,8 +204,8 @@ class Answer:
             with anyio.CancelScope() as self._attempting:
                 async with AsyncExitStack() as stack:
                     try:
-                        stream = await stack.enter_async_context(provider.stream(request))
-                        await self._read(stream, began)
+                        stream = await stack.enter_async_context(call.provider.stream(request))
+                        await self._read(call, stream, began)
                     except ProviderError as error:
                         outcome = "failed"
                         return error
@@ -234,9 +233,10 @@ class Answer:
             count=self._services.counter.estimate_prompt_tokens,
         )
 
-    async def _read(self, stream: AsyncIterator[list[Chunk]], began: float) -> None:
+    async def _read(self, call: Call, stream: AsyncIterator[list[Chunk]], began: float) -> None:
         writer, ledger = self._writer, self._ledger
         async for chunks in stream:
+            call.answered()
             for chunk in chunks:
                 if isinstance(chunk, gw.Text):
                     writer.text(OutputTextDelta, chunk.text)
@@ -272,6 +272,10 @@ class Answer:
                 writer.event(RetrievalCompleted(**head, documents=chunk.documents, sources=sources))
             case gw.RetrievalFailed():
                 writer.event(RetrievalFailed(**head, reason=chunk.reason))
+
+
+def _failed(error: ProviderError) -> Draft:
+    return endings.failed(error.kind.value, error.message, retryable=error.retryable)
 
 
 def _draft_for(finish_reason: str) -> Draft:

@@ -174,12 +174,49 @@ def check_routes(routes: Mapping[int, Route], deployments: Set[str]) -> Iterator
                 expected = f"no such deployment; there are: {_listed(deployments)}"
                 yield Fault(f"{key}.deployments", name, expected)
         yield from _check_unique(f"{key}.deployments", route.deployments)
+        for name in route.weights:
+            if name not in route.deployments:
+                expected = f"is not one of the route's deployments: {_listed(set(route.deployments))}"
+                yield Fault(f"{key}.weights.{name}", route.weights[name], expected)
 
 
-def check_tenants(tenants: Mapping[str, Tenant], routes: Set[str]) -> Iterator[Fault]:
+def check_tenants(
+    tenants: Mapping[str, Tenant], known_routes: Set[str], routes: Iterable[Route], deployments: Iterable[Deployment]
+) -> Iterator[Fault]:
+    """`known_routes` are the names of all routes, also of those with a fault of their own."""
+    routes_by_name = {route.name: route for route in routes}
+    by_name = {deployment.name: deployment for deployment in deployments}
+    regions = {deployment.region for deployment in by_name.values()}
     for tenant_id, tenant in tenants.items():
-        if tenant.route is not None and tenant.route not in routes:
-            yield Fault(f"tenants.{tenant_id}.route", tenant.route, f"no such route; there are: {_listed(routes)}")
+        key = f"tenants.{tenant_id}"
+        named = [("route", tenant.route), *(("routes", name) for name in tenant.routes or ())]
+        for field, name in named:
+            if name is not None and name not in known_routes:
+                yield Fault(f"{key}.{field}", name, f"no such route; there are: {_listed(known_routes)}")
+        for region in tenant.regions:
+            if region not in regions:
+                known = _listed({region for region in regions if region is not None})
+                yield Fault(f"{key}.regions", region, f"no deployment is there; there are: {known}")
+        route = next(iter(routes_by_name.values()), None) if tenant.route is None else routes_by_name.get(tenant.route)
+        if route is not None and not _serves(route, tenant, by_name):
+            yield Fault(
+                f"{key}.route",
+                tenant.route or ABSENT,
+                f"nobody on route '{route.name}' may answer this tenant: see its features and regions, and those of "
+                "the route and its deployments",
+            )
+
+
+def _serves(route: Route, tenant: Tenant, deployments: Mapping[str, Deployment]) -> bool:
+    """Whether anybody on the route may answer the tenant. Names that lead nowhere are told elsewhere."""
+    features = set(tenant.features)
+    if not features.issuperset(route.features):
+        return False
+    found = [deployments.get(name) for name in route.deployments]
+    return any(
+        each is None or (features.issuperset(each.features) and (not tenant.regions or each.region in tenant.regions))
+        for each in found
+    )
 
 
 def check_mcp_servers(servers: Mapping[int, McpServerSettings], environ: Mapping[str, str]) -> Iterator[Fault]:

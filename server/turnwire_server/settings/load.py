@@ -230,6 +230,11 @@ def _cross_check(tree: Tree, tables: Tree, environ: Mapping[str, str]) -> list[F
         faults += checks.check_limits(tables["limits"])
     faults += checks.check_deployments(tables["deployments"], environ)
     faults += checks.check_routes(tables["routes"], set(_names(tree["deployments"])))
-    faults += checks.check_tenants(tables["tenants"], set(_names(tree["routes"])))
+    faults += checks.check_tenants(
+        tables["tenants"],
+        set(_names(tree["routes"])),
+        tables["routes"].values(),
+        tables["deployments"].values(),
+    )
     faults += checks.check_mcp_servers(tables["mcp_servers"], environ)
     return faults

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from turnwire_server.settings.section import Count, HttpAddress, Name, Refused, Seconds, Section
 from turnwire_server.settings.tools import ToolName
 
+Weight = Annotated[int, Field(ge=0, le=1_000)]
 Price = Annotated[Decimal, Field(ge=0, le=1_000_000)]
 NotEnforced = Annotated[Any, Refused("not part of this version: it would be accepted and not enforced")]
 
@@ -35,8 +36,13 @@ class Deployment(Section):
     """Address of the provider up to and including `/v1`; absent: OpenAI's own."""
     api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     """Name of the environment variable with the provider's key; absent: the provider needs none."""
-    region: Annotated[str, Field(max_length=64)] | None = None
-    """Where the provider computes, for the operator's own orientation."""
+    region: Name | None = None
+    """Where the provider computes. A tenant with `regions` is served from those alone."""
+    features: tuple[Name, ...] = ()
+    """Features that a tenant needs, all of them, for its requests to be answered by this deployment."""
+    context_tokens: Count | None = None
+    """Tokens the model takes, prompt and answer together. A prompt that one model finds too long goes to deployments
+    that are known to take more."""
     input_usd_per_mtok: Price | None = None
     """Price in US dollars per million input tokens, as a text (`"0.15"`), so that no digit is lost."""
     output_usd_per_mtok: Price | None = None
@@ -44,7 +50,8 @@ class Deployment(Section):
     cached_usd_per_mtok: Price | None = None
     """Price in US dollars per million input tokens from the provider's cache; absent: as other input."""
     max_concurrency: Count = 200
-    """Streams open at once at this deployment by this process."""
+    """Streams open at once at this deployment by this process; past that the next deployment is asked, or requests
+    wait, tenants in turn."""
     connect_timeout_s: Seconds = 5
     """Seconds to connect to the provider."""
     first_token_timeout_s: Seconds = 60
@@ -53,6 +60,16 @@ class Deployment(Section):
     """Seconds between two pieces of a stream, after which it counts as stalled."""
     total_timeout_s: Seconds = 600
     """Seconds for one whole model call."""
+    breaker_failures: Count = 3
+    """Failed calls in `breaker_window_s`, at least half of all in it, after which the deployment is left alone. Refused
+    credentials and a request to wait (`retry-after`, a rate limit) do so at once."""
+    breaker_window_s: Seconds = 30
+    """Seconds that failed calls are remembered."""
+    breaker_open_s: Seconds = 10
+    """Seconds it is left alone at first, then one call probes it; a request that has no other deployment probes
+    sooner."""
+    breaker_open_most_s: Seconds = 120
+    """Seconds it is left alone at most, after several probes have failed."""
 
     @model_validator(mode="before")
     @classmethod
@@ -81,8 +98,22 @@ class Route(Section):
     """Name used by tenants and by `request.create`."""
     deployments: Annotated[tuple[Name, ...], Field(min_length=1, max_length=32)]
     """Names of deployments in the order in which they are tried."""
-    max_attempts: Annotated[int, Field(ge=1, le=10)] = 2
+    weights: dict[Name, Weight] = Field(default_factory=dict)
+    """Shares by which the first deployment is drawn anew for each step, `{a = 3, b = 1}`; the others, and those with 0,
+    follow in their order. Absent: always in their order."""
+    features: tuple[Name, ...] = ()
+    """Features that a tenant needs, all of them, to use this route."""
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """Provider calls of one step, the first included; no library underneath repeats by itself."""
+    budget_s: Seconds = 120
+    """Seconds from a step's beginning in which its calls may begin: waits for a free place, for back-off and for
+    `retry-after` count, and past it the step fails with its last error. A call that has begun has the limits of its
+    deployment."""
+    backoff_s: Seconds = 0.5
+    """Seconds before a deployment that failed is asked again by the same step, doubled each time and drawn between half
+    and all of it; another deployment is asked at once. A longer `retry-after` counts instead."""
+    backoff_most_s: Seconds = 10
+    """Seconds of that wait at most."""
     midstream: Annotated[Literal["restart", "fail"], BeforeValidator(_no_continuing)] = "restart"
     """What happens when a stream breaks after its first token: begin the step again, or end the turn as
     failed. `continue` is not part of this version and is refused."""
@@ -97,6 +128,11 @@ class Tenant(Section):
     """Text that stands before every conversation of the tenant."""
     route: Name | None = None
     """Name of the tenant's route; absent: the first."""
+    routes: tuple[Name, ...] | None = None
+    """Names of the routes that `request.create` may choose besides `route`; absent: all that the tenant's `features`
+    open, `[]`: none."""
+    regions: tuple[Name, ...] = ()
+    """Regions whose deployments may serve the tenant; `[]`: all deployments, also those without a region."""
     max_context_tokens: Count | None = None
     """Tokens of prompt at most; older turns are left out first."""
     max_output_tokens: Count | None = None
@@ -105,7 +141,7 @@ class Tenant(Section):
     """Names of the tools of the server that the tenant's models may call; absent: all that are permitted to it,
     `[]`: none. It takes away only: what a tool's own declaration does not permit stays forbidden."""
     features: tuple[Name, ...] = ()
-    """Names handed to the tenant's clients in `welcome.features`."""
+    """Names that open deployments and routes, and are handed to the tenant's clients in `welcome.features`."""
     requests_per_minute: NotEnforced = None
     """Requests per minute. Not part of this version; refused."""
     tokens_per_minute: NotEnforced = None

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from turnwire_server.settings.limits import Limits
-from turnwire_server.settings.models import Deployment, Route, Tenant
+from turnwire_server.settings.models import Deployment, Route, Tenant, Weight
 from turnwire_server.settings.section import ID_PATTERN, MOST_BYTES, MOST_COUNT, MOST_S, Refused, Section
 from turnwire_server.settings.tables import AuthSettings, ServerSettings, StorageSettings
 from turnwire_server.settings.tools import McpServerSettings, ToolsSettings
@@ -97,7 +97,8 @@ def _walk(annotation: Any, metadata: list[Any]) -> tuple[list[str], list[str]]:
     if get_origin(annotation) is tuple:
         return ["list"], _bounds(metadata)
     if get_origin(annotation) is dict:
-        return ["table of texts, secret"], []
+        is_text = get_args(annotation)[1] not in (int, Weight)
+        return ["table of texts, secret" if is_text else "table of whole numbers"], []
     if annotation in _TYPES:
         return [_TYPES[annotation]], _bounds(metadata)
     kinds: list[str] = []

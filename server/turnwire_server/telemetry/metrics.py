@@ -45,6 +45,7 @@ _CLOSE_CODES = _WEBSOCKET_CODES | {int(code) for code in CloseCode}
 # A batch of 50 takes SQLite 0.9 ms: fine steps below 10 ms, coarse ones where something is wrong.
 _APPEND_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _FIRST_TOKEN_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60)
+_WAIT_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _TOOL_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _BATCH_EVENTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 # A renewal is one script; it is late when it takes a good part of lease_s / 3 (1.7 s by default).
@@ -95,6 +96,29 @@ class Metrics:
         )
         self.provider_attempts_total = self._counter(
             "provider_attempts_total", "Calls of a deployment, by outcome", "deployment", "outcome"
+        )
+        self.deployment_left_total = self._counter(
+            "deployment_left_total", "Calls of a deployment that failed, by reason", "deployment", "reason"
+        )
+        self.deployment_skipped_total = self._counter(
+            "deployment_skipped_total",
+            "Times another deployment was asked because this one was left alone (open) or had no place (full)",
+            "deployment",
+            "reason",
+        )
+        self.deployment_open = self._gauge(
+            "deployment_open",
+            "1 while the deployment is left alone because its calls failed, else 0",
+            "livemax",
+            "deployment",
+        )
+        self.deployment_calls = self._gauge(
+            "deployment_calls", "Calls of the deployment now under way", "livesum", "deployment"
+        )
+        self.deployment_wait_seconds = self._histogram(
+            "deployment_wait_seconds",
+            "Seconds a step waited until a deployment could be asked, where it had to",
+            _WAIT_S,
         )
         self.tokens_total = self._counter(
             "tokens_total", "Tokens by deployment and kind (input, output, cached)", "deployment", "kind"

@@ -21,7 +21,7 @@ from tests.support.provider import (
     utf16_units,
 )
 
-from turnwire_server.gateway.errors import ProviderErrorKind
+from turnwire_server.gateway.errors import Blame, ProviderErrorKind
 from turnwire_server.gateway.provider import (
     Finish,
     ModelRequest,
@@ -246,6 +246,34 @@ async def test_an_exhausted_account_is_not_worth_a_retry() -> None:
     assert (error.kind, error.retryable) == (KIND.RATE_LIMITED, False)
 
 
+@pytest.mark.parametrize(
+    ("status", "error", "blame"),
+    [
+        (
+            400,
+            {"message": "This model's maximum context length is 8192 tokens.", "code": "context_length_exceeded"},
+            "C",
+        ),
+        (400, {"message": "prompt is too long: 210000 tokens > 200000 maximum", "type": "invalid_request_error"}, "C"),
+        (413, {"message": "Request entity too large"}, "C"),
+        (400, {"message": "filtered", "code": "content_filter", "innererror": {"code": "x"}}, "R"),
+        (400, {"message": "no", "innererror": {"code": "ResponsibleAIPolicyViolation"}}, "R"),
+        (400, {"message": "Unknown parameter: 'x'.", "code": "unknown_parameter"}, "Q"),
+        (422, {"message": "temperature: must be at most 2"}, "Q"),
+        (404, {"message": "The model 'm' does not exist", "code": "model_not_found"}, "D"),
+        (500, {"message": "maximum context length"}, "D"),
+        (401, {"message": "bad key"}, "D"),
+    ],
+)
+async def test_whose_fault_a_refused_request_is(status: int, error: dict[str, Any], blame: str) -> None:
+    expected = {"C": Blame.CONTEXT, "R": Blame.CONTENT, "Q": Blame.REQUEST, "D": Blame.DEPLOYMENT}[blame]
+    body = json.dumps({"error": error}).encode()
+    async with running_provider() as server, provider_at(server.base_url) as provider:
+        server.script(Script(status=status, body=body, headers={"content-type": "application/json"}))
+        failure = await failure_of(provider)
+    assert failure.blame is expected
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>Bad gateway</html>", b'{"detail": "x"}', b"[1]", b"\xff\xfe"])
 async def test_an_error_page_of_any_shape_is_an_error(body: bytes) -> None:
     async with running_provider() as server, provider_at(server.base_url) as provider:
@@ -426,30 +454,7 @@ async def test_time_spent_by_the_reader_is_not_held_against_the_provider() -> No
     assert text == "ab"
 
 
-# Concurrency.
-
-
-async def test_no_more_streams_are_open_than_allowed() -> None:
-    async with running_provider() as server, provider_at(server.base_url, max_concurrency=2) as provider:
-        gate = Gate()
-        server.script(*(Script.text("a", gate) for _ in range(6)))
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-            tasks = [group.create_task(ask(provider)) for _ in range(6)]
-            await server.until(lambda: server.open_requests == 2)
-            gate.open()
-        assert all(task.result().error is None for task in tasks)
-        assert (server.most_open, len(server.requests)) == (2, 6)
-
-
-async def test_a_slot_that_stays_busy_is_a_rate_limit() -> None:
-    limits: dict[str, Any] = {"max_concurrency": 1, "first_token_timeout_s": 0.2}
-    async with running_provider() as server, provider_at(server.base_url, **limits) as provider:
-        server.script(Script.stalled_after("a"))
-        async with provider.stream(HELLO) as stream:
-            await anext(stream)
-            error = await failure_of(provider)
-        assert (error.kind, error.retryable) == (KIND.RATE_LIMITED, True)
-        assert (await ask(provider)).error is None, "the slot is free again"
+# Afterwards.
 
 
 @pytest.mark.parametrize(
@@ -457,7 +462,7 @@ async def test_a_slot_that_stays_busy_is_a_rate_limit() -> None:
     [Script.http_error(500), Script.cut_after("a"), Script.empty(), Script.malformed_after("a")],
     ids=["status", "cut", "empty", "malformed"],
 )
-async def test_a_failed_call_gives_its_slot_back(script: Script) -> None:
+async def test_after_a_failed_call_the_next_one_works(script: Script) -> None:
     async with running_provider() as server, provider_at(server.base_url, max_concurrency=1) as provider:
         server.script(script, script)
         await failure_of(provider)

@@ -50,7 +50,6 @@ class OpenAIProvider:
     def __init__(self, deployment: Deployment, api_key: str | None) -> None:
         self._deployment = deployment
         self._faults = Faults(deployment.name, api_key=api_key, api_key_env=deployment.api_key_env)
-        self._slots = anyio.Semaphore(deployment.max_concurrency, fast_acquire=True)
         self._client = _client_for(deployment, api_key)
         # Said with each request, so that no key from the environment gets in its place.
         self._headers = {"Authorization": f"Bearer {api_key}" if api_key else openai.Omit()}
@@ -67,7 +66,7 @@ class OpenAIProvider:
 
     def stream(self, request: ModelRequest) -> ChunkStream:
         """As `Provider.stream`."""
-        return _ChatStream(self._client, self._slots, self._deployment, self._faults, self._arguments_for(request))
+        return _ChatStream(self._client, self._deployment, self._faults, self._arguments_for(request))
 
     async def aclose(self) -> None:
         """As `Provider.aclose`."""
@@ -99,13 +98,11 @@ class _ChatStream:
     def __init__(
         self,
         client: AsyncOpenAI,
-        slots: anyio.Semaphore,
         deployment: Deployment,
         faults: Faults,
         arguments: dict[str, Any],
     ) -> None:
         self._client = client
-        self._slots = slots
         self._deployment = deployment
         self._faults = faults
         self._arguments = arguments
@@ -122,7 +119,6 @@ class _ChatStream:
         self._limit: Callable[[], ProviderError]
 
     async def __aenter__(self) -> Self:
-        await self._take_slot()
         try:
             await self._open()
         except BaseException:
@@ -156,15 +152,6 @@ class _ChatStream:
             self._judge()
             if chunks:
                 return chunks
-
-    async def _take_slot(self) -> None:
-        seconds = self._deployment.first_token_timeout_s
-        try:
-            async with asyncio.timeout(seconds):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise self._faults.all_busy(self._deployment.max_concurrency, seconds) from None
-        self._exit.callback(self._slots.release)
 
     async def _open(self) -> None:
         limits = self._deployment
@@ -272,7 +259,8 @@ def _client_for(deployment: Deployment, api_key: str | None) -> AsyncOpenAI:
     base_url = deployment.base_url or OPENAI_URL
     # Every wait but connecting is timed here, by `Deadline`.
     timeout = httpx2.Timeout(None, connect=deployment.connect_timeout_s, pool=deployment.connect_timeout_s)
-    limits = httpx2.Limits(max_connections=deployment.max_concurrency, keepalive_expiry=KEEPALIVE_S)
+    # How many calls there are at once is the router's to say.
+    limits = httpx2.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_S)
     client = AsyncOpenAI(
         # The SDK falls back to OPENAI_API_KEY when it is given none, and would send OpenAI's key elsewhere.
         api_key=api_key or "",

@@ -19,7 +19,7 @@ import aiohttp
 import httpx2
 import openai
 
-from turnwire_server.gateway.errors import ProviderError, ProviderErrorKind
+from turnwire_server.gateway.errors import Blame, ProviderError, ProviderErrorKind
 from turnwire_server.gateway.providers.chat_chunks import ErrorInStream, MalformedStream
 
 logger = logging.getLogger(__name__)
@@ -42,14 +42,6 @@ class Faults:
         return ProviderError(
             ProviderErrorKind.TIMEOUT,
             f"The model at deployment '{self._name}' {limit} within {seconds:g} s. Please try again.",
-            retryable=True,
-        )
-
-    def all_busy(self, concurrency: int, seconds: float) -> ProviderError:
-        return ProviderError(
-            ProviderErrorKind.RATE_LIMITED,
-            f"All {concurrency} connections to deployment '{self._name}' stayed busy for {seconds:g} s. "
-            "Please try again.",
             retryable=True,
         )
 
@@ -139,6 +131,7 @@ class Faults:
                 ProviderErrorKind.ERROR,
                 f"The provider of deployment '{self._name}' refused the request{shown}.",
                 retryable=False,
+                blame=_blame(status, body),
             )
         return ProviderError(
             ProviderErrorKind.ERROR,
@@ -203,6 +196,7 @@ _STATUS_WORDS = {
     "timeout": 408,
     "invalid_request": 400,
     "context_length": 400,
+    "content_filter": 400,
     "server_error": 500,
     "overloaded": 503,
 }
@@ -220,6 +214,42 @@ def _status_of(error: Any) -> int | None:
             return value
     words = f"{error.get('code')} {error.get('type')}".lower()
     return next((status for word, status in _STATUS_WORDS.items() if word in words), None)
+
+
+# Of a model that is not there, an address that is wrong, a method that is not known: another deployment has others.
+_OF_THE_DEPLOYMENT = (402, 404, 405, 409, 410, 421, 423, 424, 425, 426)
+_TOO_LONG = re.compile(
+    r"context_length|context length|context window|maximum context|too many tokens|prompt is too long|input is too long"
+    r"|reduce the length|exceeds? the (?:model'?s )?(?:maximum|limit of) .*tokens",
+    re.IGNORECASE,
+)
+_REFUSED = re.compile(
+    r"content_filter|content_policy|content management policy|content policy|responsible_?ai|safety_violation"
+    r"|moderation",
+    re.IGNORECASE,
+)
+
+
+def _blame(status: int, body: Any) -> Blame:
+    """Whose fault a refused request is. Servers that speak the same protocol agree on few codes, so their words are
+    looked at as well; what is not understood is taken for the request's own fault, which asks nobody else."""
+    if status == 413:
+        return Blame.CONTEXT
+    if status in _OF_THE_DEPLOYMENT:
+        return Blame.DEPLOYMENT
+    said = f"{_code_of(body)} {_words_of(body)}"
+    if _TOO_LONG.search(said):
+        return Blame.CONTEXT
+    return Blame.CONTENT if _REFUSED.search(said) else Blame.REQUEST
+
+
+def _code_of(body: Any) -> str:
+    if isinstance(body, dict) and isinstance(body.get("error"), dict):
+        body = body["error"]
+    if not isinstance(body, dict):
+        return ""
+    inner = body.get("innererror")
+    return f"{body.get('code')} {body.get('type')} {inner.get('code') if isinstance(inner, dict) else ''}"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
