@@ -1,7 +1,7 @@
 """One node of a cluster: the production server in a process of its own, with settings given as JSON.
 
 `python -m tests.support.cluster_node SETTINGS [ENVIRON [FAULTS]]`, JSON objects: the tree of the configuration file,
-the environment that `api_key_env` looks into, and what is to go wrong in this process:
+the environment that `api_key_env` and tools look into, and what is to go wrong in this process:
 
     {"crash": "append:before:4"}        SIGKILL by its own hand at the fourth append, before it is sent
     {"halt": "archive.end_request:after:1"}     SIGSTOP there; whoever drives the test lets it go on
@@ -35,15 +35,17 @@ def put_clock(seconds: float) -> None:
     time.time = lambda: right() + seconds
 
 
-def arm(point: str, number: signal.Signals) -> None:
+def arm(point: str, number: signal.Signals, *, is_embedded: bool) -> None:
     """Have the process send itself this signal at ``point``."""
     from turnwire_server.archive.mongo import MongoArchive
+    from turnwire_server.archive.sqlite import SqliteArchive
     from turnwire_server.eventlog.redis import RedisEventLog
+    from turnwire_server.eventlog.sqlite import SqliteEventLog
 
     step, when, count = point.rsplit(":", 2)
-    owner: type = RedisEventLog
+    owner: type = SqliteEventLog if is_embedded else RedisEventLog
     if step.startswith("archive."):
-        owner, step = MongoArchive, step.removeprefix("archive.")
+        owner, step = SqliteArchive if is_embedded else MongoArchive, step.removeprefix("archive.")
     original = getattr(owner, step)
     calls = 0
 
@@ -94,19 +96,22 @@ async def _serve(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM."""
     given = [json.loads(argument) for argument in arguments]
+    environ = given[1] if len(given) > 1 else {}
     faults = given[2] if len(given) > 2 else {}
+    is_embedded = "mongo_url" not in given[0].get("storage", {})
+    os.environ.update(environ)  # for tools
     if "clock_s" in faults:
         put_clock(faults["clock_s"])
     if "crash" in faults:
-        arm(faults["crash"], signal.SIGKILL)
+        arm(faults["crash"], signal.SIGKILL, is_embedded=is_embedded)
     if "halt" in faults:
-        arm(faults["halt"], signal.SIGSTOP)
+        arm(faults["halt"], signal.SIGSTOP, is_embedded=is_embedded)
     if "messages" in faults:
         mishandle_messages(faults["messages"])
 
     import anyio
 
-    anyio.run(_serve, given[0], given[1] if len(given) > 1 else {}, backend_options={"use_uvloop": True})
+    anyio.run(_serve, given[0], environ, backend_options={"use_uvloop": True})
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any
 
 import anyio
 import orjson
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from turnwire_protocol import (
     ToolApprovalRequired,
@@ -131,7 +132,8 @@ class Calls:
             case "approve" | "deny" | "expire":
                 said.decision = said.decision or intent
             case "claim":
-                said.claims.append(intent)
+                if all(claim.k != intent.k for claim in said.claims):
+                    said.claims.append(intent)
             case "lapse":
                 said.lapses = max(said.lapses, intent.body["turn"])
             case "result":
@@ -193,7 +195,9 @@ class Calls:
                 self._fail(call.call_id, "never_started", str(error))
                 continue
             where = call.tool.where if call.tool is not None else "server"
-            self._writer.event(ToolCalled(**self._head, call_id=call.call_id, where=where, arguments=arguments))
+            # With a checkpoint: from now on the step is not begun again, since a client may begin the call.
+            called = ToolCalled(**self._head, call_id=call.call_id, where=where, arguments=arguments)
+            self._writer.event(called, checkpoint=True)
             if call.tool is None:
                 self._fail(call.call_id, "never_started", f"there is no tool '{call.name}'")
                 continue
@@ -204,6 +208,7 @@ class Calls:
     async def settle(self) -> None:
         """After a take-over in the middle of a step's tools: go on with those that may be run, or run again, and tell
         the truth of the rest. Raises `Parked`."""
+        await self._recall()
         ready: list[tuple[str, Tool, dict[str, Any], str]] = []
         for part in self._writer.fold.partial.to_parts():
             if not isinstance(part, ToolCallPart) or part.state in ("completed", "failed"):
@@ -217,6 +222,14 @@ class Calls:
             else:
                 ready.append((part.call_id, tool, part.arguments, part.state))
         await self._side_by_side(ready)
+
+    async def _recall(self) -> None:
+        """What an earlier owner was told of the calls, and had not come to act upon, is told again."""
+        spec = self._spec
+        look = partial(self._services.log.request, spec.request, spec.conversation)
+        info = await until_answered(look, "looking at what was decided")
+        for intent in sorted(info.decided.values() if info else (), key=lambda intent: intent.k):
+            self.hear(intent)
 
     async def _side_by_side(self, calls: list[tuple[str, Tool, dict[str, Any], str]]) -> None:
         errors: list[Exception] = []
@@ -240,25 +253,35 @@ class Calls:
 
     async def _carry_out(self, call_id: str, tool: Tool, arguments: dict[str, Any], state: str) -> None:
         said = self._about(call_id)
-        if tool.approval == "always" and state != "running":
+        # A decision about a call of which the log shows no question has been told: it was agreed to.
+        is_agreed = state == "called" and said.decision is not None
+        if tool.approval == "always" and state != "running" and not is_agreed:
             agreed = await self._agreed(call_id, tool, arguments, said)
             if agreed is None:
                 return
             arguments = agreed
-        if said.is_cancelled and state != "running":
-            self._fail(call_id, "never_started", "it was cancelled before it was run")
-        elif tool.where == "client":
+        if tool.where == "client" and (state == "running" or not said.is_cancelled):
             await self._by_a_client(call_id, tool, said, is_running=state == "running")
+        elif said.is_cancelled and state == "running":
+            outcome = "unknown" if tool.side_effect else "cancelled"
+            self._fail(call_id, outcome, "it was cancelled, and the server died while it ran")
+        elif said.is_cancelled:
+            self._fail(call_id, "never_started", "it was cancelled before it was run")
         else:
             await self._here(call_id, tool, arguments)
 
     # --- on this node --------------------------------------------------------------------------------------
 
     async def _here(self, call_id: str, tool: Tool, arguments: dict[str, Any]) -> None:
+        scope = anyio.CancelScope()
+
         async def begin() -> None:
             await self._note_effect(tool)
             self._writer.event(ToolRunning(**self._head, call_id=call_id, run=self._run), checkpoint=True)
             await self._writer.flush()  # before the tool is run: a taker must know that it may have been
+            await checkpoint_if_cancelled()  # nothing is begun once the turn is stopped
+            # What is not interruptible is let finish, within its time, when the turn is cancelled or interrupted.
+            scope.shield = not tool.interruptible
 
         def progress(fraction: float | None, message: str | None) -> None:
             self._writer.event(ToolProgress(**self._head, call_id=call_id, fraction=fraction, message=message))
@@ -277,8 +300,7 @@ class Calls:
         )
         self._running[call_id] = call
         try:
-            # What is not interruptible is let finish, within its time, when the turn is cancelled or interrupted.
-            with anyio.CancelScope(shield=not tool.interruptible):
+            with scope:
                 await self._services.tools.run(call)
         finally:
             del self._running[call_id]
@@ -353,9 +375,10 @@ class Calls:
             return None
 
     async def _by_a_client(self, call_id: str, tool: Tool, said: _Said, *, is_running: bool) -> None:
-        began = await self._now_ms()
-        limit_s = tool.timeout_s or self._services.settings.limits.client_tool_timeout_s
-        until = began + int(limit_s * 1000)
+        limit_ms = int((tool.timeout_s or self._services.settings.limits.client_tool_timeout_s) * 1000)
+        # Kept over a take-over: to be parked must not give it more time.
+        until = self._progress.until.setdefault(call_id, await self._now_ms() + limit_ms)
+        began = until - limit_ms
         told = len(said.claims) if is_running else 0  # how many claims the log shows
         while said.result is None:
             changed = said.changed  # taken before anything is awaited: what is said meanwhile is not slept over

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 
 @dataclass(slots=True)
 class Progress:
     """``part`` is the first part of the current step; ``effects`` counts the runs of tools that change the world and
-    may not run twice; ``waited_ms`` is how long the turn was parked, ``parked_at`` since when it is (ms, the log's)."""
+    may not run twice; ``waited_ms`` is how long the turn was parked, ``parked_at`` since when it is (ms, the log's);
+    ``until`` is how long clients have for their calls (ms)."""
 
     step: int = 1
     attempt: int = 0
@@ -18,6 +19,13 @@ class Progress:
     effects: int = 0
     waited_ms: int = 0
     parked_at: int = 0
+    until: dict[str, int] = field(default_factory=dict)
+
+    def unparked(self, now_ms: int) -> None:
+        """It goes on."""
+        if self.parked_at:
+            self.waited_ms += max(now_ms - self.parked_at, 0)
+            self.parked_at = 0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -17,6 +17,7 @@ from turnwire_server.orchestration.context import build_prompt
 from . import endings
 from .endings import Draft
 from .ledger import Ledger
+from .patience import until_answered
 from .progress import Progress
 from .services import Services
 from .spec import TurnSpec
@@ -64,6 +65,8 @@ async def take_over(services: Services, owned: Owned) -> Turn:
         return Turn(services, owned, give_up=give_up or _too_much(services, owned, None))
     kept = owned.checkpoint or {"ledger": {"attempts": [], "open": None}, "progress": {}}
     progress = Progress(**kept["progress"])
+    if progress.parked_at:
+        progress.unparked(await until_answered(services.log.now_ms, "asking for the time"))
     lost = "".join(text) if owned.checkpoint is None else _lost_text(fold, progress)
     deployments = {deployment.name: deployment for deployment in services.settings.deployments}
     ledger = Ledger.from_json(services.counter, kept["ledger"], deployments, lost)

@@ -693,7 +693,7 @@ class Requests:
 
     async def _cancel_live(self, ref: RequestRef, by: str, reason: str) -> None:
         info = await self._services.log.request(ref)
-        if info is not None and info.phase in (Phase.QUEUED, Phase.RUNNING):
+        if info is not None and info.phase in (Phase.QUEUED, Phase.RUNNING, Phase.PARKED):
             await self._carry_out(await self._cancel(ref, by, reason, any_user=True, info=info))
 
     def _author_left(self, ref: ConversationRef, user_id: str) -> None:

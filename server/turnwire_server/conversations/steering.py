@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import anyio
+
 from turnwire_protocol import Message, SteerApplied
 from turnwire_server.eventlog.base import Intent, Owned, PostOutcome, RequestRef
 
@@ -32,7 +34,7 @@ class Steering:
         self._services = services
         self._spec = spec
         self._writer = writer
-        self._waiting: list[str] = []
+        self._waiting: dict[str, int] = {}  # and their places in the inbox
 
     @property
     def is_waiting(self) -> bool:
@@ -43,8 +45,10 @@ class Steering:
         """A request wants to be folded in."""
         request_id = intent.body["from"]
         steered = {steered.request_id for steered in self._writer.fold.partial.steered}
-        if request_id not in steered and request_id not in self._waiting:
-            self._waiting.append(request_id)
+        if request_id in steered or request_id in self._waiting:
+            self._writer.unsettled.discard(intent.k)
+        else:
+            self._waiting[request_id] = intent.k
 
     async def recall(self) -> None:
         """After a take-over: what an earlier owner has folded in."""
@@ -57,9 +61,11 @@ class Steering:
     async def apply(self) -> None:
         """Fold in what waits; to be called between two steps."""
         while self._waiting:
-            request_id = self._waiting[0]
-            owned = await self._merge(RequestRef(self._spec.tenant_id, request_id))
-            self._waiting.pop(0)
+            request_id = next(iter(self._waiting))
+            # Once it is sealed as merged it has to be in this answer, also when that is stopped in this moment.
+            with anyio.CancelScope(shield=True):
+                owned = await self._merge(RequestRef(self._spec.tenant_id, request_id))
+            self._writer.unsettled.discard(self._waiting.pop(request_id))
             if owned is None:
                 continue
             self.inputs[request_id] = TurnSpec.from_owned(owned).user_message()

@@ -133,9 +133,9 @@ class Turn:
         when it comes, the rest in order: one that is missing comes with the next append.
         """
         for intent in intents:
-            is_next = intent.k == self._writer.taken + 1
+            is_next = intent.k == self._writer.heard + 1
             if is_next:
-                self._writer.taken = intent.k
+                self._writer.heard = intent.k
             if intent.kind == "cancel":
                 if self._cancel is None:
                     self._cancel = intent
@@ -144,7 +144,7 @@ class Turn:
                 self._stop(intent)
             elif is_next:
                 self._heard(intent)
-            elif intent.k > self._writer.taken:
+            elif intent.k > self._writer.heard:
                 self._writer.ask()
 
     def _stop(self, intent: Intent) -> None:
@@ -168,6 +168,8 @@ class Turn:
         return None
 
     def _heard(self, intent: Intent) -> None:
+        if intent.kind == "steer":
+            self._writer.unsettled.add(intent.k)
         if intent.kind == "interrupt":
             self._hold_or_go_on(intent)
         elif self._running is not None:
@@ -295,8 +297,9 @@ class Turn:
 
     async def _try_answer(self) -> Draft | None:
         limits = self._services.settings.limits
-        age_s = await self._age_s() if self._recovered else 0.0
-        self._scope.deadline = anyio.current_time() + max(limits.turn_deadline_s - age_s, 0.0)
+        # The time that it was parked does not count.
+        age_s = self.owned.age_s - self._progress.waited_ms / 1000 if self._recovered else 0.0
+        self._scope.deadline = anyio.current_time() + max(limits.turn_deadline_s - max(age_s, 0.0), 0.0)
         with self._scope:
             if self._fold.message_id is None:
                 self._writer.event(
@@ -343,15 +346,6 @@ class Turn:
         if self._writer.buffer.parts > self._progress.part:
             answer.reset_step()
 
-    async def _age_s(self) -> float:
-        """How old the turn is, the time that it was parked left out."""
-        progress = self._progress
-        if progress.parked_at:
-            now_ms = await until_answered(self._services.log.now_ms, "asking for the time")
-            progress.waited_ms += max(now_ms - progress.parked_at, 0)
-            progress.parked_at = 0
-        return max(self.owned.age_s - progress.waited_ms / 1000, 0.0)
-
     async def _park(self, until: int) -> NoReturn:
         """Wait for people without costing anything: whoever finds the turn due, or spoken to, goes on with it."""
         services, owned = self._services, self.owned
@@ -361,7 +355,7 @@ class Turn:
         ref, checkpoint = owned.request, self._checkpoint()
         park = partial(services.archive.park_request, ref.tenant_id, ref.request_id, checkpoint=checkpoint)
         await until_answered(park, "keeping a parked turn")
-        hand_over = partial(services.log.hand_over, ref, owned.fence, parked_until=until, taken=self._writer.taken)
+        hand_over = partial(services.log.hand_over, ref, owned.fence, parked_until=until, taken=self._writer.heard)
         if not await until_answered(hand_over, "parking"):
             raise LostOwnership
         services.metrics.turns_parked_total.inc()
@@ -475,7 +469,7 @@ class Turn:
             owned.request,
             owned.fence,
             self._ending(final),
-            taken=self._writer.taken,
+            taken=self._writer.heard,
             epoch=self._writer.epoch,
             home=owned.conversation,
         )

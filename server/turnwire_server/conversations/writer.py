@@ -16,10 +16,12 @@ import anyio
 
 from turnwire_protocol import (
     OutputTextDelta,
+    PartReset,
     ReasoningDelta,
     RequestEvent,
     RequestFold,
     ToolArgumentsDelta,
+    ToolCallPart,
     ToolStarted,
 )
 from turnwire_server.eventlog.base import Append, Appended, Fenced, Forgotten, Intent, LogUnavailable, Owned, Reentry
@@ -28,6 +30,7 @@ from turnwire_server.eventlog.group_commit import GroupCommit
 from .deltas import DeltaBuffer, DeltaType
 
 _DELTAS = (OutputTextDelta, ReasoningDelta, ToolArgumentsDelta)
+_OF_THE_MODEL = (*_DELTAS, PartReset, ToolStarted)
 
 
 class LostOwnership(Exception):
@@ -57,7 +60,10 @@ class TurnWriter:
     ) -> None:
         self.fold = fold
         self.buffer = self._new_buffer(owned, fold)
-        self.taken = owned.taken
+        self.heard = owned.taken
+        """How far the inbox was read."""
+        self.unsettled: set[int] = set()
+        """Of what was heard that of which nothing has come yet: a taker has to hear it again."""
         self.epoch = owned.epoch
         self.lane = lane
         self._owned = owned
@@ -85,6 +91,7 @@ class TurnWriter:
         self._lost = False
         self._held = False
         self._hold_chars = hold_chars
+        self._told_calls: set[str] | None = None  # after `discard`: those that were not dropped with the text
         self._stalled_at: float | None = None
 
     def __repr__(self) -> str:
@@ -97,11 +104,15 @@ class TurnWriter:
 
     def text(self, kind: DeltaType, text: str) -> None:
         """Text from the model. Returns at once; see `room`."""
+        if self._told_calls is not None:
+            return
         self.buffer.add_text(kind, text)
         self._wake()
 
     def event(self, event: RequestEvent, *, checkpoint: bool = False) -> None:
         """Any other event. With ``checkpoint`` the turn's own state is stored in the same step."""
+        if self._is_dropped(event):
+            return
         self.buffer.add(event)
         self._want_checkpoint |= checkpoint
         self._wake()
@@ -130,17 +141,25 @@ class TurnWriter:
             self._tell()
 
     def discard(self) -> None:
-        """Forget the text that waits and what came after it: it will not be shown (PROTOCOL section 4, after a
-        confirmed interrupt)."""
+        """Forget the text that waits and what came after it, and whatever the model may still say: it will not be
+        shown (PROTOCOL section 4, after a confirmed interrupt)."""
         before = list(itertools.takewhile(lambda event: not isinstance(event, _DELTAS), self.buffer.take()))
         self.buffer = self._new_buffer(self._owned, self.fold)
+        self._told_calls = {part.call_id for part in self.fold.partial.to_parts() if isinstance(part, ToolCallPart)}
         for event in before:
             if isinstance(event, ToolStarted):
                 self.buffer.add_call_part()
+                self._told_calls.add(event.call_id)
             self.buffer.add(event)
         self.release()
         if before:
             self._wake()
+
+    def _is_dropped(self, event: RequestEvent) -> bool:
+        if self._told_calls is None:
+            return False
+        call_id = getattr(event, "call_id", None)
+        return isinstance(event, _OF_THE_MODEL) or (call_id is not None and call_id not in self._told_calls)
 
     @property
     def is_full(self) -> bool:
@@ -228,7 +247,7 @@ class TurnWriter:
             fence=self._owned.fence,
             n=self._n,
             events=events,
-            taken=self.taken,
+            taken=min(self.unsettled) - 1 if self.unsettled else self.heard,
             state=self.fold.state,
             epoch=self.epoch,
             **fields,
