@@ -100,7 +100,6 @@ async def cluster_figures(redis: RedisServer, mongo_url: str) -> Mapping[str, ob
             await asyncio.gather(watch(first, here), watch(second, there))
             after = await redis.info("stats")
             late = sorted((there[seq] - here[seq]) * 1000 for seq in here.keys() & there.keys())
-            cursor = second.cursor("c1")
         commands = int(after["total_commands_processed"]) - int(before["total_commands_processed"])
         moved = sum(
             int(after[name]) - int(before[name]) for name in ("total_net_input_bytes", "total_net_output_bytes")

@@ -279,7 +279,7 @@ async def test_a_claim_lapses_with_its_client_and_another_may_have_it() -> None:
             call_id = await _client_call(first, provider, side_effect=False)
             await _say(first, "tool.claim", call_id)
             assert await _refused(watching, "tool.claim", call_id) == "already_settled"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await _may_not(watching, call_id):
                 await asyncio.sleep(0.1)
         await _say(watching, "tool.result", call_id, output="found")
@@ -423,7 +423,7 @@ async def test_nobody_agrees_in_time() -> None:
 async def test_a_turn_that_waits_is_parked_and_goes_on_when_somebody_agrees() -> None:
     async with _shop(limits={"park_after_s": 0.1}) as (provider, app), connected(app.url) as client:
         call_id = await _asked(client, provider)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while app.front.hub.running_turns:
                 await asyncio.sleep(0.05)
         assert (await client.status("r1"))["state"] == "waiting_approval"
@@ -442,7 +442,7 @@ async def test_a_turn_that_waits_is_parked_and_goes_on_when_somebody_agrees() ->
 async def test_a_parked_turn_can_be_cancelled() -> None:
     async with _shop(limits={"park_after_s": 0.1}) as (provider, app), connected(app.url) as client:
         await _asked(client, provider)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while app.front.hub.running_turns:
                 await asyncio.sleep(0.05)
         await client.cancel("r1")
@@ -491,3 +491,19 @@ async def test_an_editor_approves_its_own_and_an_owner_everything() -> None:
             assert refused.value.code == "forbidden"
             await alice.call(command)
             await alice.terminal("r2")
+
+
+async def test_a_server_that_ends_leaves_what_waits_for_people_to_the_next(tmp_path: Path) -> None:
+    async with running_provider() as provider:
+        sections: dict[str, Any] = {
+            "provider_url": provider.base_url,
+            "tools": {"modules": ["tests.support.shop_tools"]},
+        }
+        async with running_server(tmp_path / "data", **sections) as app, connected(app.url) as client:
+            call_id = await _asked(client, provider)
+        async with running_server(tmp_path / "data", **sections) as app, connected(app.url, before=client) as again:
+            await again.open("c1")
+            assert (await again.status("r1"))["state"] == "waiting_approval"
+            await _say(again, "tool.approve", call_id)
+            assert (await again.terminal("r1"))["type"] == "message.completed"
+        assert shop_tools.effects() == ["refund 9"]

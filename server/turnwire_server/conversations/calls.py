@@ -96,6 +96,10 @@ class _Said:
     is_cancelled: bool = False
     changed: anyio.Event = field(default_factory=anyio.Event)
 
+    def tell(self) -> None:
+        changed, self.changed = self.changed, anyio.Event()
+        changed.set()
+
 
 class Calls:
     """The calls of one answer. ``is_present`` tells whether a user's client instance is connected anywhere."""
@@ -118,6 +122,7 @@ class Calls:
         self._running: dict[str, ToolCall] = {}
         self._waiting: dict[str, int] = {}  # calls that wait for people, and until when (ms)
         self._open = 0
+        self._is_stopping = False
 
     @property
     def is_empty(self) -> bool:
@@ -142,13 +147,18 @@ class Calls:
                 said.is_cancelled = True
                 if call_id in self._running:
                     self._running[call_id].cancel()
-        changed, said.changed = said.changed, anyio.Event()
-        changed.set()
+        said.tell()
 
-    def stop(self) -> None:
-        """The node goes away: no call may keep it."""
+    def stop(self) -> bool:
+        """The node goes away: no call may keep it. True when all wait for people, and the turn is parked at once."""
+        self._is_stopping = True
         for call in self._running.values():
             call.cancel()
+        if not self._waiting or len(self._waiting) < self._open:
+            return False
+        for call_id in list(self._waiting):
+            self._about(call_id).tell()
+        return True
 
     # --- the model writes ----------------------------------------------------------------------------------
 
@@ -420,6 +430,8 @@ class Calls:
         park_after_s = self._services.settings.limits.park_after_s
         try:
             while True:
+                if self._is_stopping and len(self._waiting) == self._open:
+                    raise Parked(min(self._waiting.values()))
                 left_s = (until - await self._now_ms()) / 1000
                 if left_s <= 0:
                     return False

@@ -224,9 +224,9 @@ class Turn:
 
     def drain(self) -> None:
         """The node is going away and will not wait any longer: end here, with what there is."""
+        if self._running is not None and self._running.calls.stop():
+            return  # it waits for people, and goes on waiting without this node
         self._draining = True
-        if self._running is not None:
-            self._running.calls.stop()
         self._scope.cancel()
 
     async def run(self) -> Finished | None:
