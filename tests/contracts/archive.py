@@ -9,7 +9,7 @@ Like the suite of the log, each test runs plainly and under each fault of `tests
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 from tests.support.unreliable import ARCHIVE_STEPS, Fault, Repeating, unreliable_archive
@@ -46,8 +46,15 @@ class ArchiveContract(
 
     @pytest.fixture(params=list(Fault))
     async def archive(self, request: pytest.FixtureRequest) -> AsyncIterator[Archive]:
-        async with self.factory(Clock()) as kit:
-            if request.param is Fault.NONE:
-                yield kit.archive
-            else:
-                yield Repeating(unreliable_archive(kit.archive, request.param), ARCHIVE_STEPS)  # type: ignore[misc]
+        async with archive_behind(self.factory, request.param) as archive:
+            yield archive
+
+
+@asynccontextmanager
+async def archive_behind(factory: ArchiveFactory, fault: Fault) -> AsyncIterator[Archive]:
+    """An archive behind the fault, with a caller that repeats."""
+    async with factory(Clock()) as kit:
+        if fault is Fault.NONE:
+            yield kit.archive
+        else:
+            yield Repeating(unreliable_archive(kit.archive, fault), ARCHIVE_STEPS)  # type: ignore[misc]

@@ -10,7 +10,7 @@ with every first call not carried out; the caller repeats, and nothing may diffe
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 from tests.support.unreliable import LOG_STEPS, Fault, Repeating, unreliable_log
@@ -58,14 +58,21 @@ class EventLogContract(
 
     @pytest.fixture(params=_FAULTS)
     async def kit(self, request: pytest.FixtureRequest) -> AsyncIterator[LogKit]:
-        async with self.factory(Clock()) as kit:
-            restart = kit.restart
-
-            async def restart_badly() -> EventLog:
-                return badly(await restart(), request.param)
-
-            kit.log, kit.restart = badly(kit.log, request.param), restart_badly
+        async with kit_behind(self.factory, request.param) as kit:
             yield kit
+
+
+@asynccontextmanager
+async def kit_behind(factory: LogFactory, fault: Fault) -> AsyncIterator[LogKit]:
+    """A log behind the fault, after a restart too, with a caller that repeats."""
+    async with factory(Clock()) as kit:
+        restart = kit.restart
+
+        async def restart_badly() -> EventLog:
+            return badly(await restart(), fault)
+
+        kit.log, kit.restart = badly(kit.log, fault), restart_badly
+        yield kit
 
 
 def badly(log: EventLog, fault: Fault) -> EventLog:
