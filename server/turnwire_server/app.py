@@ -31,7 +31,8 @@ from .conversations.threads import Threads
 from .eventlog import sqlite as log_sqlite
 from .eventlog.base import EventLog, LogUnavailable
 from .eventlog.group_commit import GroupCommit
-from .eventlog.redis import RedisEventLog
+from .eventlog.redis import RedisBoard, RedisEventLog
+from .gateway.health.base import Board
 from .gateway.router import Router
 from .gateway.usage import TokenCounter
 from .settings import Settings
@@ -63,6 +64,8 @@ class Engines:
     archive: Archive
     checkpoint: Callable[[], Awaitable[None]]
     measure: Callable[[Metrics], None]
+    board: Board | None = None
+    """Where nodes tell each other what they learn of the deployments; None where there is one node."""
 
 
 OpenEngines = Callable[[Settings, AsyncExitStack], Awaitable[Engines]]
@@ -150,7 +153,12 @@ async def open_clustered(settings: Settings, stack: AsyncExitStack) -> Engines:
     async def nothing() -> None:
         """The servers keep house themselves."""
 
-    return Engines(log, archive, nothing, log.measure)
+    board = RedisBoard(
+        storage.redis_url.get_secret_value(), prefix=storage.redis_prefix, timeout_s=storage.redis_timeout_s
+    )
+    stack.push_async_callback(board.aclose)
+    board.open()
+    return Engines(log, archive, nothing, log.measure, board)
 
 
 async def open_engines_for(settings: Settings, stack: AsyncExitStack) -> Engines:
@@ -186,6 +194,7 @@ async def running(
             logger.info("took over %d unfinished requests", taken)
         background.start_soon(hub.keep, name="ownership")
         background.start_soon(services.log.run, hub, name="log")
+        background.start_soon(services.router.run, name="router")
         background.start_soon(front.wheel.run, name="timers")
         background.start_soon(_sweep, services, threads, name="sweeper")
         async with listening(front):
@@ -201,7 +210,7 @@ async def _open_services(
     loaded = load_tools(settings)  # before anything is opened: what is wrong here keeps the server from starting
     engines = await open_engines(settings, stack)
     metrics = Metrics()
-    router = Router.open(settings.deployments, settings.routes, environ, metrics=metrics)
+    router = Router.open(settings.deployments, settings.routes, environ, metrics=metrics, board=engines.board)
     stack.push_async_callback(router.aclose)
     engines.measure(metrics)
     tools = await _open_tools(settings, environ, loaded, metrics, stack)

@@ -89,7 +89,7 @@ class Breaker:
     """One deployment's. After `failed` and `answered` ask `news`."""
 
     def __init__(self, rules: BreakerRules, rng: Random) -> None:
-        self._rules = rules
+        self.rules = rules
         self._rng = rng
         self.state = BreakerState.CLOSED
         self.reason = ""
@@ -139,7 +139,7 @@ class Breaker:
         is_probe = self.is_open
         if is_probe:
             self._move(BreakerState.PROBING)
-            self._until, self._probes_here = now + self._rules.probe_s, True
+            self._until, self._probes_here = now + self.rules.probe_s, True
         self._unanswered += 1
         return Ticket(self._generation, is_probe)
 
@@ -156,7 +156,7 @@ class Breaker:
                 self._news = News(is_open=False)
             case BreakerState.RECOVERING:
                 self._allowance += 1
-                if self._allowance >= self._rules.places or self._has_recovered(now):
+                if self._allowance >= self.rules.places or self._has_recovered(now):
                     self._close()
             case BreakerState.OPEN:
                 raise AssertionError("opening begins a generation")
@@ -214,14 +214,14 @@ class Breaker:
 
     def _has_enough(self, now: float) -> bool:
         results = self._results
-        while results and results[0][0] < now - self._rules.window_s:
+        while results and results[0][0] < now - self.rules.window_s:
             results.popleft()
         failures = sum(not is_good for _, is_good in results)
-        return failures >= self._rules.failures and 2 * failures >= len(results)
+        return failures >= self.rules.failures and 2 * failures >= len(results)
 
     def _open(self, reason: str, now: float, retry_after_s: float | None) -> None:
         self._begin_open(reason, self._opens + 1)
-        rules = self._rules
+        rules = self.rules
         hard_s = 0.0 if retry_after_s is None else not_before(min(retry_after_s, LONGEST_NAMED_S), self._rng)
         # A time that the provider has named is taken at its word: not shorter, and no longer for a first failure.
         is_named = retry_after_s is not None and self._opens == 1
@@ -244,7 +244,7 @@ class Breaker:
         self._allowance, self._recovers_since, self._probes_here = FIRST_ALLOWANCE, now, False
 
     def _has_recovered(self, now: float) -> bool:
-        return self.state is BreakerState.RECOVERING and now - self._recovers_since >= self._rules.window_s
+        return self.state is BreakerState.RECOVERING and now - self._recovers_since >= self.rules.window_s
 
     def _close(self) -> None:
         self._move(BreakerState.CLOSED)

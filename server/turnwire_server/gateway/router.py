@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Self
 from turnwire_server.gateway.breaker import Breaker, BreakerRules, BreakerState, News
 from turnwire_server.gateway.errors import ProviderError
 from turnwire_server.gateway.gate import Gate, Pass
+from turnwire_server.gateway.health.base import Board
+from turnwire_server.gateway.health.sharing import ASK_AGAIN_S, Sharing
 from turnwire_server.gateway.plan import Ask, Plan, Stop, Wait, ordered
 from turnwire_server.gateway.provider import Provider
 from turnwire_server.gateway.providers import provider_for
@@ -69,16 +71,23 @@ NOBODY = Caller("")
 class Call:
     """One call of a deployment that may be made now. See the module."""
 
-    __slots__ = ("_gate", "_leave", "_loop", "_metrics", "provider")
+    __slots__ = ("_gate", "_leave", "_loop", "_metrics", "_sharing", "provider")
 
     def __init__(
-        self, provider: Provider, gate: Gate, leave: Pass, loop: asyncio.AbstractEventLoop, metrics: Metrics | None
+        self,
+        provider: Provider,
+        gate: Gate,
+        leave: Pass,
+        loop: asyncio.AbstractEventLoop,
+        metrics: Metrics | None,
+        sharing: Sharing | None,
     ) -> None:
         self.provider = provider
         self._gate = gate
         self._leave: Pass | None = leave
         self._loop = loop
         self._metrics = metrics
+        self._sharing = sharing
 
     def __repr__(self) -> str:
         return f"<Call {self.name}>"
@@ -95,16 +104,22 @@ class Call:
         """The first token has come. Safe to repeat."""
         if self._leave is not None and not self._leave.had_answered:
             self._gate.answered(self._leave, self._loop.time())
+            self._after_probe(self._leave)
 
     def end(self, error: ProviderError | None = None) -> None:
         """It is over. Safe to repeat; the first counts."""
         leave, self._leave = self._leave, None
         if leave is not None:
             self._gate.leave(leave, self._loop.time(), error)
+            self._after_probe(leave)
             if self._metrics is not None:
                 self._metrics.deployment_calls.labels(self.name).set(self._gate.in_flight)
                 if error is not None:
                     self._metrics.deployment_left_total.labels(self.name, error.reason).inc()
+
+    def _after_probe(self, leave: Pass) -> None:
+        if leave.ticket.is_probe and self._sharing is not None:
+            self._sharing.probed(self.name)
 
 
 class _Waiting:
@@ -136,6 +151,7 @@ class Router:
         *,
         rng: Random | None = None,
         metrics: Metrics | None = None,
+        board: Board | None = None,
     ) -> None:
         self._providers = dict(providers)
         self._routes = {route.name: route for route in routes}
@@ -149,6 +165,7 @@ class Router:
                 if name not in self._providers:
                     raise ValueError(f"route '{route.name}' names the unknown deployment '{name}'")
         self._gates = {name: self._gate_for(provider.deployment) for name, provider in self._providers.items()}
+        self._sharing = None if board is None else Sharing(board, self._heard)
 
     @classmethod
     def open(
@@ -158,9 +175,16 @@ class Router:
         environ: Mapping[str, str],
         *,
         metrics: Metrics | None = None,
+        board: Board | None = None,
     ) -> Self:
         """A router with a provider for each deployment. Nothing is connected before the first call."""
-        return cls({each.name: provider_for(each, environ) for each in deployments}, routes, metrics=metrics)
+        providers = {each.name: provider_for(each, environ) for each in deployments}
+        return cls(providers, routes, metrics=metrics, board=board)
+
+    async def run(self) -> None:
+        """Shares what is learned with other nodes, until cancelled; without a board there are none."""
+        if self._sharing is not None:
+            await self._sharing.run()
 
     async def aclose(self) -> None:
         """Closes all providers. Their streams must have been left before."""
@@ -224,7 +248,18 @@ class Router:
 
     def _learned(self, gate: Gate, news: News) -> None:
         """A breaker of this node has moved by what this node saw."""
+        if self._sharing is not None:
+            self._sharing.tell(gate.name, news)
         self._say(gate, news, "")
+
+    def _heard(self, name: str, news: News) -> None:
+        """Another node has learned something."""
+        gate = self._gates.get(name)
+        if gate is None or (not news.is_open and not gate.breaker.is_open):
+            return
+        gate.hear(news, asyncio.get_running_loop().time())
+        self._set_timer(gate, asyncio.get_running_loop())
+        self._say(gate, news, ", says another node")
 
     def _say(self, gate: Gate, news: News, by: str) -> None:
         if news.is_open:
@@ -240,7 +275,23 @@ class Router:
         """The call that a pass stands for."""
         if self._metrics is not None:
             self._metrics.deployment_calls.labels(gate.name).set(gate.in_flight)
-        return Call(self._providers[gate.name], gate, leave, loop, self._metrics)
+        return Call(self._providers[gate.name], gate, leave, loop, self._metrics, self._sharing)
+
+    async def is_ours(self, gate: Gate, leave: Pass, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether the call may be made: a probe only when no other node makes one. If not, the place is given back."""
+        if self._sharing is None or not leave.ticket.is_probe:
+            return True
+        for_s = gate.breaker.rules.probe_s
+        try:
+            if await self._sharing.may_probe(gate.name, for_s):
+                return True
+        except BaseException:
+            gate.leave(leave, loop.time())
+            self._sharing.probed(gate.name)
+            raise
+        gate.probed_elsewhere(leave, loop.time(), ASK_AGAIN_S)
+        self._set_timer(gate, loop)
+        return False
 
     def count_skipped(self, skipped: Iterable[tuple[str, str]]) -> None:
         if self._metrics is not None:
@@ -321,6 +372,8 @@ class Walk:
                     self.error = error
                     return None
             gate, leave = entered
+            if not await self._router.is_ours(gate, leave, self._loop):
+                continue
             self._plan.begun(gate.name)
             return self._router.call(gate, leave, self._loop)
 

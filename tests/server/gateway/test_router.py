@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from random import Random
 from typing import Any
 
 import pytest
-from tests.server.gateway.fakes import ASKED, Answers, Behaviour, Fails, FakeProvider, Hangs, deployment, route
+from tests.server.gateway.fakes import Answers, Behaviour, Fails, FakeProvider, Hangs, deployment, route
+from tests.server.gateway.walking import ask
 from tests.support.virtual_time import run_virtual
 
 from turnwire_server.gateway.breaker import FIRST_ALLOWANCE
-from turnwire_server.gateway.errors import Blame, ProviderError
+from turnwire_server.gateway.errors import Blame
 from turnwire_server.gateway.errors import ProviderErrorKind as Kind
-from turnwire_server.gateway.provider import Text
 from turnwire_server.gateway.router import NOBODY, Caller, Router, UnknownRoute
 from turnwire_server.settings import Deployment, Route
 
@@ -112,29 +113,13 @@ class World:
             for each in deployments
         }
         self.router = Router(self.providers, [route(*self.providers, **fields)], rng=Random(seed))
-        self.begun = 0
+        self.accounts: list[str] = []
 
     def counts(self) -> dict[str, int]:
         return {name: len(provider.asked) for name, provider in self.providers.items()}
 
     async def ask(self, caller: Caller = NOBODY) -> str:
-        """What a step does: the name of whoever answered, or the last error."""
-        walk = self.router.walk("r", caller)
-        while (call := await walk.next()) is not None:
-            self.begun += 1
-            failure: ProviderError | None = None
-            try:
-                async with call.provider.stream(ASKED) as stream:
-                    async for chunks in stream:
-                        if isinstance(chunks[0], Text):
-                            call.answered()
-                return call.name
-            except ProviderError as error:
-                failure = error
-            finally:
-                walk.ended(call, failure)
-        assert walk.error is not None
-        return walk.error.reason
+        return await ask(self.router, caller, self.accounts)
 
 
 def played(
@@ -152,7 +137,7 @@ def played(
 
     run_virtual(run())
     world = worlds[0]
-    assert world.begun == sum(world.counts().values())
+    assert {**dict.fromkeys(world.providers, 0), **Counter(world.accounts)} == world.counts()
     assert all(gate.in_flight == 0 for gate in world.router.gates.values()), world.router
     assert all(asked.outcome != "open" for provider in world.providers.values() for asked in provider.asked)
     return world

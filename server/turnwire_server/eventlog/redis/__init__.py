@@ -2,9 +2,11 @@
 
 `log` carries out the port, one Lua file a step (``lua/``); `scripts` runs them and knows what a refused one means;
 `server` finds the server or servers behind a URL; `follow` hears what other nodes write; `leases` keeps this node's
-ownership alive; `views` reads what the scripts answer. How it all holds together is in DECISIONS 13 and 14.
+ownership alive; `views` reads what the scripts answer. How it all holds together is in DECISIONS 13 and 14. `board` is
+another, smaller port: what nodes tell each other besides the log.
 """
 
+from .board import RedisBoard
 from .log import RedisEventLog
 
-__all__ = ["RedisEventLog"]
+__all__ = ["RedisBoard", "RedisEventLog"]
