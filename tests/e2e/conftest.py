@@ -22,6 +22,7 @@ _ON_REDIS = frozenset(
         "test_tool_calls",
         "test_turn_control",
         "test_cancel",
+        "test_commands_in_states",
         "test_context",
         "test_queue",
         "test_races",
@@ -58,6 +59,7 @@ _ON_CLUSTER = frozenset(
         "test_the_users_of_a_node_that_died_go_by_themselves",
         "test_a_lost_announcement_is_made_good",
         "test_a_storm_is_told_in_a_few_messages",
+        "test_every_command_in_every_state",
     ]
 )
 # These look into their server, or at what one process limits: on a Cluster they have one node all the same.

@@ -7,7 +7,7 @@ or once it goes on. A claim has turns: one that has lapsed leaves the next to wh
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from turnwire_protocol import (
@@ -136,13 +136,17 @@ class ToolCommands:
         """
         ref = RequestRef(principal.tenant_id, command.request_id)
         info = await self._services.log.request(ref)
-        if info is None:
+        parts: Sequence[Mapping[str, Any]] | None = None
+        if info is None or info.phase is Phase.FINISHED:
             record = await self._services.archive.request(ref.tenant_id, ref.request_id)
-            if record is None or record.ending is None:
-                raise _unknown(command)
-            home, parts = record.conversation_id, record.ending["answer"]["parts"]
+            if record is not None and record.ending is not None:
+                parts = record.ending["answer"]["parts"]
+        if info is not None:
+            home = info.conversation.conversation_id
+        elif record is not None and parts is not None:
+            home = record.conversation_id
         else:
-            home, parts = info.conversation.conversation_id, None
+            raise _unknown(command)
         is_mine = info is None or info.user_id == principal.user_id
         role: Role = "owner" if owner_for_others and not is_mine else "editor"
         conversation = await self._hub.record(ConversationRef(ref.tenant_id, home))
@@ -152,6 +156,8 @@ class ToolCommands:
             raise (_unknown(command) if error.code is ErrorCode.NOT_FOUND else error) from None
         if info is not None and said is not None and _was_said(info, *said):
             return None
+        if info is not None and info.phase in (Phase.RESERVED, Phase.QUEUED):
+            raise _unknown(command)  # the model has not been asked yet
         if info is None or info.phase not in (Phase.RUNNING, Phase.PARKED):
             if parts is not None and not any(part.get("call_id") == command.call_id for part in parts):
                 raise _unknown(command)
