@@ -33,6 +33,7 @@ class Faults:
         self._redis = redis
         self._mongo = mongo
         self._recorder = recorder
+        self._one_fail_over = asyncio.Lock()
         # A node that is just starting is left in peace until it is up: whatever comes next to it waits.
         self._locks = {node.name: asyncio.Lock() for node in cluster.nodes}
 
@@ -120,9 +121,10 @@ class Faults:
             case RedisServer():
                 await self._on_redis(self._redis, fault)
             case RedisSentinel():
-                old = await self._fail_over(self._redis, fault)
-                await asyncio.sleep(fault.lasts)
-                await old.start()
+                async with self._one_fail_over:  # there are but two servers
+                    old = await self._fail_over(self._redis, fault)
+                    await asyncio.sleep(fault.lasts)
+                    await old.start()
             case RedisCluster():
                 old = await self._redis.fail_over(fault.number * 4_000)
                 await asyncio.sleep(fault.lasts)

@@ -507,9 +507,15 @@ class RedisSentinel:
     async def _pair(self) -> tuple[RedisServer, RedisServer]:
         """The primary and its replica, once that is in step: after a fail-over the sentinels take some 10 s to make the
         old primary follow, and until then it knows nothing of what was written since."""
-        old, heir = await self.primary(), await self.other()
-        await _until_true(partial(_is_in_step, heir), limit_s=2 * START_S)
-        return old, heir
+        pair: list[RedisServer] = []
+
+        async def is_in_step() -> bool:
+            # Asked anew each time: an earlier fail-over may just be coming to its end.
+            pair[:] = await self.primary(), await self.other()
+            return await _is_in_step(pair[1])
+
+        await _until_true(is_in_step, limit_s=2 * START_S)
+        return pair[0], pair[1]
 
     async def _leads(self, server: RedisServer) -> bool:
         return await self.primary() is server and (await server.info("replication"))["role"] == "master"
