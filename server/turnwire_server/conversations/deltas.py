@@ -79,6 +79,11 @@ class DeltaBuffer:
         self._begins_part = True
 
     @property
+    def ends_in_text(self) -> bool:
+        """Whether the message ends in text of the answer."""
+        return bool(self._kinds) and self._kinds[-1] == "text" and self._lengths[-1] > 0
+
+    @property
     def text_length(self) -> int:
         """UTF-16 code units of all text parts, those that wait here counted."""
         return sum(size for kind, size in zip(self._kinds, self._lengths, strict=True) if kind == "text")

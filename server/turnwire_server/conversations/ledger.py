@@ -18,14 +18,24 @@ from turnwire_server.gateway.usage import AttemptUsage, Outcome, Source, TokenCo
 from turnwire_server.settings import Deployment
 
 
-@dataclass(slots=True)
-class _Open:
+@dataclass(slots=True, eq=False)
+class OpenAttempt:
+    """An attempt that has begun. Tell it what comes of it, and `Ledger.close` it."""
+
     step: int
     attempt: int
     deployment: Deployment
     input_estimate: int
     usage: Usage | None = None
     texts: list[str] = field(default_factory=list)
+
+    def generated(self, text: str) -> None:
+        """Text of any kind that it produced."""
+        self.texts.append(text)
+
+    def reported(self, usage: Usage) -> None:
+        """The provider's figures for it; the newest count."""
+        self.usage = usage
 
 
 class Ledger:
@@ -34,28 +44,17 @@ class Ledger:
     def __init__(self, counter: TokenCounter) -> None:
         self._counter = counter
         self.attempts: list[AttemptUsage] = []
-        self._open: _Open | None = None
+        self._open: list[OpenAttempt] = []
 
-    def begin(self, step: int, attempt: int, deployment: Deployment, prompt: Sequence[dict[str, Any]]) -> None:
+    def begin(self, step: int, attempt: int, deployment: Deployment, prompt: Sequence[dict[str, Any]]) -> OpenAttempt:
         """An attempt is about to be made."""
-        assert self._open is None, "an attempt is closed before the next begins"
-        self._open = _Open(step, attempt, deployment, self._counter.estimate_prompt_tokens(prompt))
+        opened = OpenAttempt(step, attempt, deployment, self._counter.estimate_prompt_tokens(prompt))
+        self._open.append(opened)
+        return opened
 
-    def generated(self, text: str) -> None:
-        """Text of any kind that the open attempt produced."""
-        if self._open is not None:
-            self._open.texts.append(text)
-
-    def reported(self, usage: Usage) -> None:
-        """The provider's figures for the open attempt; the newest count."""
-        if self._open is not None:
-            self._open.usage = usage
-
-    def close(self, outcome: Outcome) -> None:
-        """The open attempt, if any, has ended."""
-        opened, self._open = self._open, None
-        if opened is None:
-            return
+    def close(self, opened: OpenAttempt, outcome: Outcome) -> None:
+        """An attempt has ended."""
+        self._open.remove(opened)
         source: Source = "provider"
         figures = opened.usage
         if figures is None:
@@ -82,37 +81,39 @@ class Ledger:
 
     def to_json(self) -> dict[str, Any]:
         """For a checkpoint: what is closed, and what is open."""
-        opened = self._open
         return {
             "attempts": self._rows(),
-            "open": None
-            if opened is None
-            else {
-                "step": opened.step,
-                "attempt": opened.attempt,
-                "deployment": opened.deployment.name,
-                "input_estimate": opened.input_estimate,
-            },
+            "open": [
+                {
+                    "step": opened.step,
+                    "attempt": opened.attempt,
+                    "deployment": opened.deployment.name,
+                    "input_estimate": opened.input_estimate,
+                }
+                for opened in self._open
+            ],
         }
 
     @classmethod
     def from_json(
         cls, counter: TokenCounter, kept: Mapping[str, Any], deployments: Mapping[str, Deployment], lost_text: str
     ) -> Self:
-        """The ledger of a turn whose node died; its open attempt is closed as `node_lost`.
+        """The ledger of a turn whose node died; its open attempts are closed as `node_lost`.
 
-        ``lost_text`` is what the log has of that attempt's output. A deployment that is configured no longer has no
-        price any more.
+        ``lost_text`` is what the log has of their output: of one of them, since no other is open once one has spoken.
+        A deployment that is configured no longer has no price any more.
         """
         ledger = cls(counter)
         for row in kept["attempts"]:
             ledger.attempts.append(AttemptUsage(**{**row, "cost_usd": Decimal(row["cost_usd"])}))
-        if (opened := kept["open"]) is not None:
+        for opened in kept["open"]:
             name = opened["deployment"]
             deployment = deployments.get(name) or Deployment(name=name, model=name)
             estimate = opened["input_estimate"]
-            ledger._open = _Open(opened["step"], opened["attempt"], deployment, estimate, texts=[lost_text])
-            ledger.close("node_lost")
+            lost = OpenAttempt(opened["step"], opened["attempt"], deployment, estimate, texts=[lost_text])
+            lost_text = ""
+            ledger._open.append(lost)
+            ledger.close(lost, "node_lost")
         return ledger
 
     def _rows(self) -> list[dict[str, Any]]:

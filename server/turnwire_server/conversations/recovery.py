@@ -63,7 +63,7 @@ async def take_over(services: Services, owned: Owned) -> Turn:
             text.append(getattr(entry.event, "text", ""))
     if fold is None or fold.message_id is None:  # it was only queued
         return Turn(services, owned, give_up=give_up or _too_much(services, owned, None))
-    kept = owned.checkpoint or {"ledger": {"attempts": [], "open": None}, "progress": {}}
+    kept = owned.checkpoint or {"ledger": {"attempts": [], "open": []}, "progress": {}}
     progress = Progress(**kept["progress"])
     if progress.parked_at:
         progress.unparked(await until_answered(services.log.now_ms, "asking for the time"))
@@ -81,8 +81,7 @@ def _lost_ledger(services: Services, owned: Owned) -> Ledger:
     deployment = services.router.first(spec.route, spec.caller())
     ledger = Ledger(services.counter)
     prompt = build_prompt(None, [], [spec.user_message()], count=services.counter.estimate_prompt_tokens)
-    ledger.begin(1, 1, deployment, prompt)
-    ledger.close("node_lost")
+    ledger.close(ledger.begin(1, 1, deployment, prompt), "node_lost")
     return ledger
 
 

@@ -1,17 +1,18 @@
 """The answer of a turn: model calls and the tools between them, until the model has finished.
 
 A step is one model call with the tool calls that follow from it. It is tried at the deployments of the route, one
-after the other: before the first token a failed attempt shows as `step.failed` alone, afterwards `part.reset` takes
-its text back, and never is a step tried again once a tool with side effects has run in it (guarantee 11). An attempt
-is in the log before it is made, so that whatever dies, it is accounted. This module decides what to say and when;
-the writer puts it into the log, `turn` decides how it all ends.
+after the other: before the first token a failed attempt shows as `step.failed` alone; afterwards `part.reset` takes
+its text back, or the next one goes on with it (the route's `midstream`); never is a step tried again once a tool with
+side effects has run in it (guarantee 11). An attempt is in the log before it is made, so that whatever dies, it is
+accounted (`attempts`). This module decides what to say and when; the writer puts it into the log, `turn` decides how
+it all ends.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -27,23 +28,23 @@ from turnwire_protocol import (
     RetrievalFailed,
     RetrievalStarted,
     Source,
-    StepFailed,
-    StepStarted,
     ToolCallPart,
 )
 from turnwire_server.eventlog.base import Intent
 from turnwire_server.gateway import provider as gw
 from turnwire_server.gateway.errors import ProviderError
-from turnwire_server.gateway.provider import Chunk, ModelRequest
+from turnwire_server.gateway.provider import Chunk, ChunkStream, ModelRequest
+from turnwire_server.gateway.race import Runner, race
 from turnwire_server.gateway.router import Call, Walk
-from turnwire_server.orchestration.context import build_prompt
+from turnwire_server.orchestration.context import build_prompt, to_continue
 from turnwire_server.orchestration.shared import data_of
 
 from . import endings
+from .attempts import Attempt, Attempts
 from .calls import KINDS as CALL_KINDS
 from .calls import Calls
 from .endings import Draft
-from .ledger import Ledger
+from .ledger import Ledger, OpenAttempt
 from .progress import Progress
 from .services import Services
 from .shared_context import ContextOfTurn
@@ -66,7 +67,7 @@ class Answer:
         self._writer = writer
         self._ledger = ledger
         self._progress = progress
-        self._run = run
+        self._attempts = Attempts(services, spec, writer, ledger, progress, run)
         self._head: dict[str, Any] = {"conversation_id": spec.conversation_id, "request_id": spec.request_id}
         self._tools = TurnTools(services, spec)
         self.calls = Calls(services, spec, writer, progress, self._tools, run)
@@ -75,6 +76,7 @@ class Answer:
         self._attempting: anyio.CancelScope | None = None
         self._finish_reason = ""
         self._first_token = False
+        self._continues = False
 
     def hear(self, intent: Intent) -> None:
         """Something was said to the turn that does not end it. In their order, each once."""
@@ -134,96 +136,114 @@ class Answer:
     async def _model(self, history: Sequence[Message]) -> Draft | None:
         """One step's model call; returns an ending only when it failed for good."""
         walk = self._services.router.walk(self._spec.route, self._spec.caller())
+        self._continues = False
         while (call := await walk.next()) is not None:
-            error = await self._attempt(walk, call, history)
-            if error is None:
+            failure = await self._attempt(walk, call, history)
+            if failure is None:
                 return None
+            attempt, error = failure
             wrote = self._writer.buffer.parts > self._progress.part
             following = None if wrote and walk.route.midstream == "fail" else walk.following()
-            self._writer.event(
-                StepFailed(
-                    **self._head,
-                    step=self._progress.step,
-                    attempt=self._progress.attempt,
-                    deployment=call.name,
-                    reason=error.reason,
-                    next=following,
-                ),
-                checkpoint=True,
-            )
+            self._attempts.failed(attempt, error.reason, following)
             if following is None:
                 return _failed(error)
             if wrote:
-                self.reset_step()
+                self._continues = walk.route.midstream == "continue" and self._may_continue()
+                if not self._continues:
+                    self.reset_step()
         assert walk.error is not None, "a walk that ends without an answer says why"
         return _failed(walk.error)
+
+    def _may_continue(self) -> bool:
+        """Whether another model can go on with what the step has written: text, and no beginning of a tool call."""
+        return self.calls.is_empty and self._writer.buffer.ends_in_text
 
     def reset_step(self) -> None:
         """Take back what the current step has written."""
         self._writer.event(PartReset(**self._head, part=self._progress.part, offset=0))
         self._writer.buffer.reset(self._progress.part, 0)
 
-    async def _attempt(self, walk: Walk, call: Call, history: Sequence[Message]) -> ProviderError | None:
-        """One call of one deployment, from its `step.started` to its row in the ledger."""
-        error: ProviderError | None = None
+    async def _attempt(
+        self, walk: Walk, call: Call, history: Sequence[Message]
+    ) -> tuple[Attempt, ProviderError] | None:
+        """One call of one deployment, raced by a second one where the route says so; which failed last, if all did."""
         try:
-            error = await self._ask(call, history)
-        finally:
-            walk.ended(call, error)
-        return error
-
-    async def _ask(self, call: Call, history: Sequence[Message]) -> ProviderError | None:
-        progress, deployment = self._progress, call.deployment
-        if progress.step > 1:
-            await self._writer.flush()  # the prompt is made from the fold: it must hold the tools' results
-        progress.attempt += 1
-        prompt = self._prompt(history, await self._context.newest())
-        self._ledger.begin(progress.step, progress.attempt, deployment, prompt)
-        self._writer.event(
-            StepStarted(
-                **self._head,
-                step=progress.step,
-                attempt=progress.attempt,
-                deployment=deployment.name,
-                model=deployment.model,
-                run=self._run if self._run > 1 else None,
-            ),
-            checkpoint=True,
-        )
-        await self._writer.flush()
-        self.calls.forget()
-        self._finish_reason = ""
-        request = ModelRequest(
-            messages=prompt,
-            tools=[tool.offer() for tool in self._tools.offer(call.provider)],
-            max_output_tokens=self._spec.tenant.get("max_output_tokens"),
-        )
-        outcome = "cancelled"  # whatever else ends this attempt is a cancel of the turn
-        began = self._services.clock()
-        try:
+            if self._progress.step > 1 or self._continues:
+                await self._writer.flush()  # the prompt is made from the fold: it must hold what came before
+            prompt = self._prompt(history, await self._context.newest())
+            attempt = await self._attempts.begin(walk, call, prompt)
+            self.calls.forget()
+            self._finish_reason = ""
             with anyio.CancelScope() as self._attempting:
-                async with AsyncExitStack() as stack:
-                    try:
-                        stream = await stack.enter_async_context(call.provider.stream(request))
-                        await self._read(call, stream, began)
-                    except ProviderError as error:
-                        outcome = "failed"
-                        return error
-                outcome = "completed"
+                return await self._listen(attempt, prompt)
             return None
         finally:
             self._attempting = None
             self._writer.buffer.end_part()
-            self._ledger.close(outcome)  # type: ignore[arg-type]
-            self._services.metrics.provider_attempts_total.labels(deployment.name, outcome).inc()
+            self._attempts.leave()
+            walk.ended(call)  # where not even the attempt has begun
+
+    async def _listen(self, attempt: Attempt, prompt: list[dict[str, Any]]) -> tuple[Attempt, ProviderError] | None:
+        """Until whoever speaks has finished, or the last one has failed."""
+        hedge_after_ms = attempt.walk.route.hedge_after_ms
+        async with AsyncExitStack() as stack:
+            try:
+                if hedge_after_ms is None:
+                    stream = await stack.enter_async_context(self._stream(attempt, prompt))
+                else:
+                    winner = await self._race(attempt, prompt, hedge_after_ms / 1000)
+                    stack.push_async_callback(winner.aclose)
+                    attempt = winner.key
+                    if isinstance(winner.error, ProviderError):
+                        raise winner.error
+                    stream = winner.stream
+                    await self._take(attempt, winner.chunks or [])
+                async for chunks in stream:
+                    await self._take(attempt, chunks)
+            except ProviderError as error:
+                self._attempts.end(attempt, "failed", error)
+                return attempt, error
+        self._attempts.end(attempt, "completed")
+        return None
+
+    async def _race(self, first: Attempt, prompt: list[dict[str, Any]], after_s: float) -> Runner[Attempt]:
+        walk = first.walk
+        asked = [first]
+
+        async def begin_second() -> Runner[Attempt] | None:
+            call = walk.second(first.call)
+            if call is None:
+                return None
+            asked.append(await self._attempts.begin(walk, call, prompt))
+            return Runner(asked[-1], self._stream(asked[-1], prompt))
+
+        def lost(runner: Runner[Attempt]) -> None:
+            error = runner.error if isinstance(runner.error, ProviderError) else None
+            self._attempts.end(runner.key, "hedge_lost" if error is None else "failed", error)
+            (other,) = (attempt for attempt in asked if attempt is not runner.key)
+            if error is None:
+                self._attempts.failed(runner.key, "hedge_lost", None)
+            else:
+                self._attempts.failed(runner.key, error.reason, other.call.name)
+
+        return await race(Runner(first, self._stream(first, prompt)), after_s, begin_second, lost)
+
+    def _stream(self, attempt: Attempt, prompt: list[dict[str, Any]]) -> ChunkStream:
+        provider = attempt.call.provider
+        request = ModelRequest(
+            messages=prompt,
+            tools=[tool.offer() for tool in self._tools.offer(provider)],
+            max_output_tokens=self._spec.tenant.get("max_output_tokens"),
+        )
+        return provider.stream(request)
 
     def _prompt(self, history: Sequence[Message], shared: Sequence[ContextEntry]) -> list[dict[str, Any]]:
         tenant = self._spec.tenant
         answer = self._writer.fold.message()
-        # Only the steps before this one: what a failed attempt wrote has been, or is being, taken back.
-        if answer is not None:
+        # Of this step only what is to be continued: else what a failed attempt wrote has been, or is being, taken back.
+        if answer is not None and not self._continues:
             answer.parts = answer.parts[: self._progress.part]
-        return build_prompt(
+        prompt = build_prompt(
             tenant.get("system_prompt"),
             history,
             [self._spec.user_message(), *([answer] if answer is not None else [])],
@@ -232,39 +252,41 @@ class Answer:
             max_tokens=tenant.get("max_context_tokens"),
             count=self._services.counter.estimate_prompt_tokens,
         )
+        return to_continue(prompt) if self._continues else prompt
 
-    async def _read(self, call: Call, stream: AsyncIterator[list[Chunk]], began: float) -> None:
-        writer, ledger = self._writer, self._ledger
-        async for chunks in stream:
-            call.answered()
-            for chunk in chunks:
-                if isinstance(chunk, gw.Text):
-                    writer.text(OutputTextDelta, chunk.text)
-                    ledger.generated(chunk.text)
-                    if not self._first_token:
-                        self._first_token = True
-                        self._services.metrics.time_to_first_token_seconds.observe(self._services.clock() - began)
-                elif isinstance(chunk, gw.Reasoning):
-                    writer.text(ReasoningDelta, chunk.text)
-                    ledger.generated(chunk.text)
-                else:
-                    self._other_chunk(chunk)
-            if writer.is_full:
-                await writer.room()
+    async def _take(self, attempt: Attempt, chunks: Sequence[Chunk]) -> None:
+        """What the model has said."""
+        writer, entry = self._writer, attempt.entry
+        attempt.call.answered()
+        for chunk in chunks:
+            if isinstance(chunk, gw.Text):
+                writer.text(OutputTextDelta, chunk.text)
+                entry.generated(chunk.text)
+                if not self._first_token:
+                    self._first_token = True
+                    waited_s = self._services.clock() - attempt.began
+                    self._services.metrics.time_to_first_token_seconds.observe(waited_s)
+            elif isinstance(chunk, gw.Reasoning):
+                writer.text(ReasoningDelta, chunk.text)
+                entry.generated(chunk.text)
+            else:
+                self._other_chunk(entry, chunk)
+        if writer.is_full:
+            await writer.room()
 
-    def _other_chunk(self, chunk: Chunk) -> None:
+    def _other_chunk(self, entry: OpenAttempt, chunk: Chunk) -> None:
         writer, head = self._writer, self._head
         match chunk:
             case gw.ToolCallBegin():
                 self.calls.begin(chunk.index, chunk.name)
-                self._ledger.generated(chunk.name)
+                entry.generated(chunk.name)
             case gw.ToolCallArguments():
                 self.calls.write(chunk.index, chunk.text)
-                self._ledger.generated(chunk.text)
+                entry.generated(chunk.text)
             case gw.Finish():
                 self._finish_reason = chunk.reason
             case gw.Usage():
-                self._ledger.reported(chunk)
+                entry.reported(chunk)
             case gw.RetrievalStarted():
                 writer.event(RetrievalStarted(**head, query=chunk.query))
             case gw.RetrievalCompleted():

@@ -137,11 +137,13 @@ class Plan:
         return self._wait(order, ready, now, cornered=cornered)
 
     def other_than(self, taken: str, now: float) -> str | None:
-        """A second deployment to ask beside one that is slow; only one that has room now."""
-        if self._attempts >= self._route.max_attempts:
+        """A second deployment to ask beside one that is slow: one that has room now, and is not to be probed."""
+        if self._attempts >= self._route.max_attempts or now >= self._deadline:
             return None
         for name in self._order(now):
-            if name != taken and self._ready_at[name] <= now and self._gates[name].has_room(now):
+            gate = self._gates[name]
+            is_free = self._ready_at[name] <= now and not gate.breaker.is_open and gate.has_room(now)
+            if name != taken and is_free:
                 return name
         return None
 

@@ -377,6 +377,17 @@ class Walk:
             self._plan.begun(gate.name)
             return self._router.call(gate, leave, self._loop)
 
+    def second(self, first: Call) -> Call | None:
+        """Another call to make beside one that is slow, if another deployment has room for it now."""
+        now = self._loop.time()
+        name = self._plan.other_than(first.name, now)
+        if name is None:
+            return None
+        gate = self._router.gates[name]
+        leave = gate.enter(self._tenant, now)
+        self._plan.begun(name)
+        return self._router.call(gate, leave, self._loop)
+
     def ended(self, call: Call, error: ProviderError | None = None) -> None:
         """A call is over: it has failed, or whatever it was has ended with what was answered."""
         call.end(error)

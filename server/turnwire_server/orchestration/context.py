@@ -58,6 +58,20 @@ def build_prompt(
     return _melt([*system, *(message for group in groups for message in group), *last])
 
 
+CONTINUE = (
+    "Your answer above was cut off by a technical fault. Continue it from exactly where it stops, in the middle of the "
+    "word if need be. Repeat nothing of it, add no introduction and no remark about the interruption."
+)
+"""Behind an answer that broke off, for whoever is to go on with it."""
+
+
+def to_continue(prompt: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """A prompt whose last message is an answer that broke off, so that the next model goes on with it. Only for text:
+    behind the beginning of a tool call a model answers in prose."""
+    assert prompt[-1]["role"] == "assistant", "what is to be continued stands last"
+    return [*prompt, {"role": "user", "content": CONTINUE}]
+
+
 def _system(
     prompt: str | None, data: Sequence[Data], room: int | None, count: Callable[[Sequence[ChatMessage]], int]
 ) -> list[ChatMessage]:

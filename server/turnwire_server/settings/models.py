@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from turnwire_server.settings.section import Count, HttpAddress, Name, Refused, Seconds, Section
 from turnwire_server.settings.tools import ToolName
@@ -85,12 +85,6 @@ class Deployment(Section):
         return environ.get(self.api_key_env, "").strip() or None
 
 
-def _no_continuing(value: Any) -> Any:
-    if value == "continue":
-        raise ValueError('not part of this version; must be "restart" or "fail"')
-    return value
-
-
 class Route(Section):
     """An ordered choice of deployments."""
 
@@ -114,11 +108,12 @@ class Route(Section):
     and all of it; another deployment is asked at once. A longer `retry-after` counts instead."""
     backoff_most_s: Seconds = 10
     """Seconds of that wait at most."""
-    midstream: Annotated[Literal["restart", "fail"], BeforeValidator(_no_continuing)] = "restart"
-    """What happens when a stream breaks after its first token: begin the step again, or end the turn as
-    failed. `continue` is not part of this version and is refused."""
-    hedge_after_ms: Annotated[Any, Refused("hedging is not part of this version")] = None
-    """Milliseconds after which a second deployment is asked as well. Not part of this version; refused."""
+    midstream: Literal["restart", "continue", "fail"] = "restart"
+    """What happens when a stream breaks after its first token: begin the step again and take back its text, have the
+    next deployment go on with it (a step that has begun a tool call is begun again), or end the turn as failed."""
+    hedge_after_ms: Annotated[int, Field(ge=1, le=600_000)] | None = None
+    """Milliseconds without a first token after which a second deployment is asked as well, if one has room: whoever
+    speaks first answers, the other is closed and accounted as `hedge_lost`. Both count for `max_attempts`."""
 
 
 class Tenant(Section):

@@ -101,9 +101,10 @@ def test_names_given_twice_are_refused() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "line"),
     [
-        ("midstream", "continue", 'routes.0.midstream: "continue": not part of this version; must be "restart"'),
-        ("midstream", "carry-on", "routes.0.midstream: \"carry-on\": must be 'restart' or 'fail'"),
-        ("hedge_after_ms", 300, "routes.0.hedge_after_ms: 300: hedging is not part of this version"),
+        ("midstream", "carry-on", "routes.0.midstream: \"carry-on\": must be 'restart', 'continue' or 'fail'"),
+        ("hedge_after_ms", 0, "routes.0.hedge_after_ms: 0: must be at least 1"),
+        ("weights", {"maxi": 1}, "routes.0.weights.maxi: 1: is not one of the route's deployments: mini"),
+        ("features", ["x y"], "routes.0.features.0"),
         ("max_attempts", 0, "routes.0.max_attempts: 0: must be at least 1"),
         ("deployments", [], "routes.0.deployments: a list: must have at least 1 entries"),
     ],
@@ -138,3 +139,15 @@ def test_a_tenant_without_a_route_gets_the_first() -> None:
     settings = build_settings({"deployments": [DEPLOYMENT], "routes": routes}, {})
     chosen = [settings.route(name) for name in (None, "second", "third")]
     assert [route and route.name for route in chosen] == ["first", "second", None]
+
+
+def test_a_tenant_whom_nobody_may_answer_is_refused() -> None:
+    deployments = [{**DEPLOYMENT, "region": "eu"}, {"name": "new", "model": "m", "features": ["beta"]}]
+    routes = [{"name": "a", "deployments": ["mini"]}, {"name": "b", "deployments": ["new"], "features": ["beta"]}]
+    tree = {"deployments": deployments, "routes": routes}
+    fine = {"x": {"regions": ["eu"]}, "y": {"route": "b", "features": ["beta"], "routes": ["a"]}}
+    assert build_settings({**tree, "tenants": fine}, {}).tenant("y") is not None
+    lines = fault_lines({**tree, "tenants": {"x": {"regions": ["mars"]}, "y": {"route": "b", "routes": ["c"]}}})
+    assert [line.split(":")[0] for line in lines] == [
+        "tenants.x.regions", "tenants.x.route", "tenants.y.routes", "tenants.y.route"
+    ]  # fmt: skip

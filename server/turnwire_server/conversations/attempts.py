@@ -1,0 +1,97 @@
+"""The calls of a step, each told in the log before it is made and accounted once when it is over (guarantee 12).
+
+An attempt begins with `step.started` and its open row in the ledger, in one checkpoint; whatever ends it, its row is
+closed, its place at the deployment given back and the router told. Two may be open at once, when a slow deployment is
+raced by another one. What is said to whom is decided in `steps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from turnwire_protocol import StepFailed, StepStarted
+from turnwire_server.gateway.errors import ProviderError
+from turnwire_server.gateway.router import Call, Walk
+from turnwire_server.gateway.usage import Outcome
+
+from .ledger import Ledger, OpenAttempt
+from .progress import Progress
+from .services import Services
+from .spec import TurnSpec
+from .writer import TurnWriter
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One call under way. ``entry`` is its row; ``began`` is when it was made, in seconds since the epoch."""
+
+    number: int
+    walk: Walk
+    call: Call
+    entry: OpenAttempt
+    began: float
+
+
+class Attempts:
+    """Those of one run of one answer."""
+
+    def __init__(
+        self, services: Services, spec: TurnSpec, writer: TurnWriter, ledger: Ledger, progress: Progress, run: int
+    ) -> None:
+        self._services = services
+        self._writer = writer
+        self._ledger = ledger
+        self._progress = progress
+        self._run = run
+        self._head: dict[str, Any] = {"conversation_id": spec.conversation_id, "request_id": spec.request_id}
+        self._open: list[Attempt] = []
+
+    async def begin(self, walk: Walk, call: Call, prompt: Sequence[dict[str, Any]]) -> Attempt:
+        """It is in the log; now make the call. `end` it in any case, or `leave` all that are open."""
+        progress, deployment = self._progress, call.deployment
+        progress.attempt += 1
+        entry = self._ledger.begin(progress.step, progress.attempt, deployment, prompt)
+        attempt = Attempt(progress.attempt, walk, call, entry, self._services.clock())
+        self._open.append(attempt)
+        self._writer.event(
+            StepStarted(
+                **self._head,
+                step=progress.step,
+                attempt=attempt.number,
+                deployment=deployment.name,
+                model=deployment.model,
+                run=self._run if self._run > 1 else None,
+            ),
+            checkpoint=True,
+        )
+        await self._writer.flush()
+        attempt.began = self._services.clock()
+        return attempt
+
+    def end(self, attempt: Attempt, outcome: Outcome, error: ProviderError | None = None) -> None:
+        """It is over."""
+        self._open.remove(attempt)
+        self._ledger.close(attempt.entry, outcome)
+        attempt.walk.ended(attempt.call, error)
+        self._services.metrics.provider_attempts_total.labels(attempt.call.name, outcome).inc()
+
+    def failed(self, attempt: Attempt, reason: str, following: str | None) -> None:
+        """Says that it has failed, after `end`."""
+        self._writer.event(
+            StepFailed(
+                **self._head,
+                step=self._progress.step,
+                attempt=attempt.number,
+                deployment=attempt.call.name,
+                reason=reason,
+                next=following,
+            ),
+            checkpoint=True,
+        )
+
+    def leave(self) -> None:
+        """Whatever is still open was cut off by the end of its turn, or by something said to it."""
+        for attempt in tuple(self._open):
+            self.end(attempt, "cancelled")
