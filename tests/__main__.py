@@ -15,14 +15,19 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# Those that take more than about ten seconds each; the order is that of their length.
+# Those that take long; the order is about that of their length.
 LONG = (
     "faults/test_cluster_kill.py",
     "contracts/test_eventlog_redis.py",
     "contracts/test_archive_mongo.py",
     "contracts/test_eventlog_redis_cluster.py",
     "model/test_model.py",
-    "faults/test_kill.py",
+    "e2e/test_tool_calls.py",
+    "e2e/test_turn_control.py",
+    "e2e/test_commands_in_states.py",
+    "server/cli/test_supervisor.py",
+    "server/cli/test_commands.py",
+    "faults/test_kill_tools.py",
     "chaos/test_chaos.py",
     "contracts/test_eventlog_redis_loss.py",
     "faults/test_cluster_redis_loss.py",
@@ -63,6 +68,7 @@ def main() -> int:
             print(f"{name:45} {seconds:6.1f} s  {last.strip('= ')}", flush=True)
             if code not in (0, 5):  # 5: the options chose none of its tests
                 failed.append(output)
+                print(*(line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))), sep="\n")
     for output in failed:
         print(output)
     print(f"{'FAILED' if failed else 'passed'} after {time.monotonic() - began:.0f} s")
