@@ -152,6 +152,7 @@ class TurnWriter:
                 self._told_calls.add(event.call_id)
             self.buffer.add(event)
         self.release()
+        self._tell()  # whoever waits for what is forgotten would wait for ever
         if before:
             self._wake()
 
