@@ -28,6 +28,8 @@ from turnwire_server.auth import build_authenticator
 from turnwire_server.cli.common import ConfigOption, read_settings
 from turnwire_server.eventlog.base import LogUnavailable
 from turnwire_server.eventlog.redis import RedisEventLog
+from turnwire_server.gateway.credentials import Credential
+from turnwire_server.gateway.errors import ProviderError
 from turnwire_server.settings import Deployment, McpServerSettings, Settings, SettingsError
 from turnwire_server.sqlite import Database, DatabaseUnavailable, DataInUse
 from turnwire_server.telemetry.redact import redactor
@@ -220,7 +222,11 @@ async def _deployment(deployment: Deployment) -> Finding:
     what = f"model {deployment.name}"
     if deployment.kind == "demo":
         return Finding(what, True, "the built-in demonstration model")
-    key = deployment.api_key(os.environ)
+    credential = Credential.of(deployment, os.environ)
+    try:
+        key = await credential.get()
+    except ProviderError as error:
+        return Finding(what, False, error.message)
     url = f"{(deployment.base_url or 'https://api.openai.com/v1').rstrip('/')}/models"
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:

@@ -175,6 +175,8 @@ class Breaker:
             self._close()
         self._results.append((now, False))
         speaks_for_all = error.kind in _AT_ONCE or error.retry_after_s is not None
+        if error.kind is ProviderErrorKind.AUTH and error.retryable:
+            speaks_for_all = False  # there is a new key by now
         if self.state is not BreakerState.CLOSED or speaks_for_all or self._has_enough(now):
             self._open(error.reason, now, error.retry_after_s)
 

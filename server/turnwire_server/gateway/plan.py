@@ -116,7 +116,7 @@ class Plan:
                 self._left.clear()
             case Blame.CONTEXT:
                 self._keep_larger(name)
-            case Blame.DEPLOYMENT if error.kind is ProviderErrorKind.AUTH or not error.retryable:
+            case Blame.DEPLOYMENT if not error.retryable:
                 self._left.pop(name, None)
         wait_s = backoff(self._tries[name], self._route.backoff_s, self._route.backoff_most_s, self._rng)
         if error.retry_after_s is not None:

@@ -1,11 +1,12 @@
 """Faults that no key has alone: names that lead nowhere, keys that contradict each other.
 
-Pure functions over tables that are valid by themselves. They yield faults rather than raise, so that one
-start shows all of them.
+Functions over tables that are valid by themselves, pure but for a look whether files are there. They yield faults
+rather than raise, so that one start shows all of them.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -164,6 +165,8 @@ def check_deployments(deployments: Mapping[int, Deployment], environ: Mapping[st
         key = f"deployments.{index}"
         if deployment.api_key_env is not None and deployment.api_key(environ) is None:
             yield Fault(f"{key}.api_key_env", deployment.api_key_env, "this environment variable is not set")
+        if (path := deployment.api_key_file) is not None and not (path.is_file() and os.access(path, os.R_OK)):
+            yield Fault(f"{key}.api_key_file", str(path), "there is no file here that can be read")
 
 
 def check_routes(routes: Mapping[int, Route], deployments: Set[str]) -> Iterator[Fault]:

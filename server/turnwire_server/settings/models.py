@@ -1,15 +1,16 @@
 """`[[deployments]]`, `[[routes]]` and `[tenants.*]`: which models there are and who gets which.
 
 A deployment is a model at a provider with its limits and prices, a route an ordered choice of deployments,
-a tenant picks a route. Keys of providers are never in the configuration, only the names of the environment
-variables that hold them. Whether names fit together is judged in `checks`.
+a tenant picks a route. Keys of providers are never in the configuration, only where they are: in an
+environment variable, in a file, or with a program. Whether names fit together is judged in `checks`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -35,7 +36,15 @@ class Deployment(Section):
     base_url: HttpAddress | None = None
     """Address of the provider up to and including `/v1`; absent: OpenAI's own."""
     api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    """Name of the environment variable with the provider's key; absent: the provider needs none."""
+    """Name of the environment variable with the provider's key. Without it, a file and a command the provider needs
+    none."""
+    api_key_file: Path | None = None
+    """File with the provider's key. It is read again when it has changed, and when the provider refuses the key."""
+    api_key_command: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)] | None = None
+    """Program, with its arguments, that prints the provider's key, as `["vault", "read", "-field=key", "secret/x"]`;
+    run without a shell, at the first call, after `api_key_refresh_s`, and when the provider refuses the key."""
+    api_key_refresh_s: Seconds = 300
+    """Seconds after which `api_key_command` is run again."""
     region: Name | None = None
     """Where the provider computes. A tenant with `regions` is served from those alone."""
     features: tuple[Name, ...] = ()
@@ -78,8 +87,16 @@ class Deployment(Section):
             return {"model": DEMO_MODEL, **data}
         return data
 
+    @model_validator(mode="after")
+    def _has_one_key(self) -> Self:
+        sources = (self.api_key_env, self.api_key_file, self.api_key_command)
+        if sum(source is not None for source in sources) > 1:
+            raise ValueError("must have at most one of api_key_env, api_key_file and api_key_command")
+        return self
+
     def api_key(self, environ: Mapping[str, str]) -> str | None:
-        """The provider's key, or None where none is needed. Never keep it in anything that is printed."""
+        """The key that stands in the environment; None where none is needed or it comes from elsewhere. Never keep it
+        in anything that is printed."""
         if self.api_key_env is None:
             return None
         return environ.get(self.api_key_env, "").strip() or None

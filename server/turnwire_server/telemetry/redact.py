@@ -1,4 +1,4 @@
-"""Takes secrets out of text that is about to be logged. Pure.
+"""Takes secrets out of text that is about to be logged. Pure, but for the secrets that are learned on the way.
 
 Two nets: the secrets this process knows are removed by value, those of others (clients' tokens, keys in a
 provider's error text) by their looks. The second net is wide on purpose: a word too many that is hidden
@@ -36,6 +36,20 @@ _PATTERNS = (
 )
 
 
+_MOST_LEARNED = 256
+_learned: dict[str, None] = {}
+
+
+def learn(secret: str) -> None:
+    """Hide this as well from now on, in all redactors of the process: a key that was renewed while it runs. Of very
+    many the newest are kept."""
+    if len(secret) >= _SHORTEST:
+        _learned.pop(secret, None)
+        _learned[secret] = None
+        if len(_learned) > _MOST_LEARNED:
+            del _learned[next(iter(_learned))]
+
+
 def redactor(secrets: Iterable[str] = ()) -> Callable[[str], str]:
     """A function that hides `secrets` and whatever looks like one in a text."""
     known = sorted({secret for secret in secrets if len(secret) >= _SHORTEST}, key=len, reverse=True)
@@ -44,6 +58,8 @@ def redactor(secrets: Iterable[str] = ()) -> Callable[[str], str]:
     def redact(text: str) -> str:
         if by_value is not None:
             text = by_value.sub(HIDDEN, text)
+        for secret in tuple(_learned):
+            text = text.replace(secret, HIDDEN)
         for pattern, replacement in _PATTERNS:
             text = pattern.sub(replacement, text)
         return text

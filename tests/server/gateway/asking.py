@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from turnwire_server.gateway.credentials import Credential, FromEnvironment
 from turnwire_server.gateway.errors import ProviderError
 from turnwire_server.gateway.provider import Chunk, Finish, ModelRequest, Provider, Reasoning, Text, Usage
 from turnwire_server.gateway.providers.openai import OpenAIProvider
@@ -21,7 +22,12 @@ def deployment(base_url: str | None = None, **fields: Any) -> Deployment:
 
 @asynccontextmanager
 async def provider_at(base_url: str, *, api_key: str | None = None, **fields: Any) -> AsyncIterator[OpenAIProvider]:
-    provider = OpenAIProvider(deployment(base_url, **fields), api_key)
+    made = deployment(base_url, **fields)
+    # Under a name of its own, so that a test may name a variable that does not hold it.
+    source = FromEnvironment(
+        made.api_key_env or ("KEY" if api_key else None), {made.api_key_env or "KEY": api_key or ""}
+    )
+    provider = OpenAIProvider(made, Credential(made.name, source))
     try:
         yield provider
     finally:

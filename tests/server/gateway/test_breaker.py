@@ -24,8 +24,10 @@ def breaker() -> Breaker:
     return Breaker(RULES, Random(1))
 
 
-def error(kind: Kind = Kind.ERROR, blame: Blame = Blame.DEPLOYMENT, after: float | None = None) -> ProviderError:
-    return ProviderError(kind, "it failed", retryable=True, blame=blame, retry_after_s=after)
+def error(
+    kind: Kind = Kind.ERROR, blame: Blame = Blame.DEPLOYMENT, after: float | None = None, *, retryable: bool = True
+) -> ProviderError:
+    return ProviderError(kind, "it failed", retryable=retryable, blame=blame, retry_after_s=after)
 
 
 def fail(one: Breaker, now: float, why: ProviderError | None = None, times: int = 1) -> None:
@@ -73,11 +75,17 @@ def test_old_failures_are_forgotten() -> None:
     assert one.state is BreakerState.CLOSED
 
 
-@pytest.mark.parametrize("why", [error(Kind.AUTH), error(Kind.RATE_LIMITED), error(after=3)])
+@pytest.mark.parametrize("why", [error(Kind.AUTH, retryable=False), error(Kind.RATE_LIMITED), error(after=3)])
 def test_one_failure_that_speaks_for_all_calls_opens_it(why: ProviderError) -> None:
     one = breaker()
     fail(one, 0, why)
     assert one.state is BreakerState.OPEN
+
+
+def test_a_key_that_was_refused_and_has_been_renewed_does_not() -> None:
+    one = breaker()
+    fail(one, 0, error(Kind.AUTH))
+    assert one.state is BreakerState.CLOSED
 
 
 @pytest.mark.parametrize("blame", [Blame.REQUEST, Blame.CONTEXT, Blame.CONTENT])

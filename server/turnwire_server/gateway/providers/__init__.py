@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from turnwire_server.gateway.credentials import Credential
 from turnwire_server.gateway.provider import Provider
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def provider_for(deployment: Deployment, environ: Mapping[str, str]) -> Provider:
-    """The provider of a deployment; its key is read from `environ` once, here."""
+    """The provider of a deployment; of its key only what `environ` holds is read here."""
     if deployment.kind == "demo":
         from turnwire_server.gateway.providers.demo import DemoProvider
 
@@ -20,7 +21,7 @@ def provider_for(deployment: Deployment, environ: Mapping[str, str]) -> Provider
     # Not at the top: the SDK takes most of a second to import, which a demonstration does not need.
     from turnwire_server.gateway.providers.openai import OpenAIProvider
 
-    return OpenAIProvider(deployment, deployment.api_key(environ))
+    return OpenAIProvider(deployment, Credential.of(deployment, environ))
 
 
 __all__ = ["provider_for"]

@@ -21,8 +21,9 @@ import httpx2
 import openai
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
+from turnwire_server.gateway.credentials import Credential
 from turnwire_server.gateway.deadline import Deadline
-from turnwire_server.gateway.errors import ProviderError
+from turnwire_server.gateway.errors import ProviderError, ProviderErrorKind
 from turnwire_server.gateway.provider import Chunk, ChunkStream, ModelRequest, Usage
 from turnwire_server.gateway.providers.chat_chunks import ChatDecoder
 from turnwire_server.gateway.providers.openai_faults import Faults
@@ -47,12 +48,11 @@ CLOSE_S = 1.0
 class OpenAIProvider:
     """A deployment at an OpenAI-compatible server. Close it with `aclose` when no stream is open any more."""
 
-    def __init__(self, deployment: Deployment, api_key: str | None) -> None:
+    def __init__(self, deployment: Deployment, credential: Credential) -> None:
         self._deployment = deployment
-        self._faults = Faults(deployment.name, api_key=api_key, api_key_env=deployment.api_key_env)
-        self._client = _client_for(deployment, api_key)
-        # Said with each request, so that no key from the environment gets in its place.
-        self._headers = {"Authorization": f"Bearer {api_key}" if api_key else openai.Omit()}
+        self._credential = credential
+        self._faults = Faults(deployment.name, credential)
+        self._client = _client_for(deployment)
         base_url = deployment.base_url or OPENAI_URL
         # OpenAI's newer models refuse the old name, most other servers know no other.
         self._limit_field = "max_completion_tokens" if _is_openai(base_url) else "max_tokens"
@@ -66,7 +66,7 @@ class OpenAIProvider:
 
     def stream(self, request: ModelRequest) -> ChunkStream:
         """As `Provider.stream`."""
-        return _ChatStream(self._client, self._deployment, self._faults, self._arguments_for(request))
+        return _ChatStream(self._client, self._deployment, self._credential, self._faults, self._arguments_for(request))
 
     async def aclose(self) -> None:
         """As `Provider.aclose`."""
@@ -84,7 +84,6 @@ class OpenAIProvider:
             "model": self._deployment.model,
             "stream": True,
             "stream_options": {"include_usage": True},
-            "extra_headers": self._headers,
             # The SDK walks every message of an argument through its type hints, 0.1 ms each, and changes
             # nothing; what is in `extra_body` it takes as it is.
             "messages": [],
@@ -99,11 +98,13 @@ class _ChatStream:
         self,
         client: AsyncOpenAI,
         deployment: Deployment,
+        credential: Credential,
         faults: Faults,
         arguments: dict[str, Any],
     ) -> None:
         self._client = client
         self._deployment = deployment
+        self._credential = credential
         self._faults = faults
         self._arguments = arguments
         self._exit = AsyncExitStack()
@@ -169,6 +170,17 @@ class _ChatStream:
         self._exit.push_async_callback(self._close, response)  # no await since the response came
 
     async def _send(self, until: float) -> httpx2.Response:
+        key = await self._credential.get()
+        # Said with each request, so that no key from the environment gets in its place.
+        self._arguments["extra_headers"] = {"Authorization": f"Bearer {key}" if key else openai.Omit()}
+        try:
+            return await self._request(until)
+        except ProviderError as error:
+            if error.kind is ProviderErrorKind.AUTH and await self._credential.is_renewed(key):
+                error.retryable = True  # with another key it may be taken
+            raise
+
+    async def _request(self, until: float) -> httpx2.Response:
         # Left open here on purpose: `_close` closes the response that it returns.
         sending = self._client.chat.completions.with_streaming_response.create(**self._arguments)
         self._deadline.begin(until)
@@ -255,15 +267,16 @@ class _ChatStream:
                 pass
 
 
-def _client_for(deployment: Deployment, api_key: str | None) -> AsyncOpenAI:
+def _client_for(deployment: Deployment) -> AsyncOpenAI:
     base_url = deployment.base_url or OPENAI_URL
     # Every wait but connecting is timed here, by `Deadline`.
     timeout = httpx2.Timeout(None, connect=deployment.connect_timeout_s, pool=deployment.connect_timeout_s)
     # How many calls there are at once is the router's to say.
     limits = httpx2.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_S)
     client = AsyncOpenAI(
-        # The SDK falls back to OPENAI_API_KEY when it is given none, and would send OpenAI's key elsewhere.
-        api_key=api_key or "",
+        # The key goes with each request. Given none here, the SDK falls back to OPENAI_API_KEY and would send OpenAI's
+        # key elsewhere.
+        api_key="",
         base_url=base_url,
         max_retries=0,
         timeout=timeout,

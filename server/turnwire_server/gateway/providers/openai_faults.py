@@ -19,6 +19,7 @@ import aiohttp
 import httpx2
 import openai
 
+from turnwire_server.gateway.credentials import Credential
 from turnwire_server.gateway.errors import Blame, ProviderError, ProviderErrorKind
 from turnwire_server.gateway.providers.chat_chunks import ErrorInStream, MalformedStream
 
@@ -32,10 +33,9 @@ _AUTH = (401, 403)
 class Faults:
     """Makes the errors of one deployment."""
 
-    def __init__(self, name: str, *, api_key: str | None = None, api_key_env: str | None = None) -> None:
+    def __init__(self, name: str, credential: Credential) -> None:
         self._name = name
-        self._key = api_key
-        self._key_env = api_key_env
+        self._credential = credential
 
     def timed_out(self, limit: str, seconds: float) -> ProviderError:
         """One of the time limits of the deployment passed; `limit` says for what it was."""
@@ -112,7 +112,7 @@ class Faults:
         said = self._quote(body)
         shown = f" (HTTP {status}){said}" if status is not None else said
         if status in _AUTH:
-            where = f" Check the key in {self._key_env}." if self._key_env else ""
+            where = f" Check the key in {self._credential.where}." if self._credential.where else ""
             return ProviderError(
                 ProviderErrorKind.AUTH,
                 f"The provider of deployment '{self._name}' refused the credentials{shown}.{where}",
@@ -154,9 +154,7 @@ class Faults:
 
     def _quote(self, body: Any) -> str:
         text = " ".join(_words_of(body).split())
-        if self._key:
-            text = text.replace(self._key, "***")
-        text = _KEY.sub("***", text)
+        text = _KEY.sub("***", self._credential.hide(text))
         if len(text) > QUOTE_CHARS:
             text = text[: QUOTE_CHARS - 1] + "…"
         return f": {text.rstrip('.')}" if text else ""
