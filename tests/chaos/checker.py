@@ -246,7 +246,8 @@ def every_call_is_accounted_once(evidence: Evidence, seen: Seen) -> Iterator[Vio
         for (step, attempt), count in Counter((line.step, line.attempt) for line in lines).items():
             if count > 1:
                 yield Violation(12, f"{count} rows for attempt {step}.{attempt}", request_id)
-    losses = [fault.began for fault in evidence.faults if fault.kind in LOSING]
+    # Some begin by waiting for a moment at which they can lose something.
+    losses = [fault.ended for fault in evidence.faults if fault.kind in LOSING]
     calls: dict[tuple[str, int], list[Call]] = defaultdict(list)
     for call in evidence.calls:
         calls[call.request_id, call.step].append(call)

@@ -116,5 +116,17 @@ class Ledger:
             ledger.close(lost, "node_lost")
         return ledger
 
+    def adopt(self, rows: Sequence[UsageRow]) -> None:
+        """Rows that an earlier owner has left in the archive: they stand, whatever else is known of their attempts."""
+        known = {(row.step, row.attempt): row for row in self.attempts}
+        for row in rows:
+            fields = {name: getattr(row, name) for name in UsageRow.__slots__}
+            known[row.step, row.attempt] = AttemptUsage(**{**fields, "cost_usd": Decimal(row.cost_usd)})
+        self.attempts = [known[key] for key in sorted(known)]
+
+    def last_attempt(self, step: int) -> int:
+        """The number of the newest attempt of a step; 0 before the first."""
+        return max((row.attempt for row in self.attempts if row.step == step), default=0)
+
     def _rows(self) -> list[dict[str, Any]]:
         return [{**asdict(row), "cost_usd": usd_text(row.cost_usd)} for row in self.attempts]

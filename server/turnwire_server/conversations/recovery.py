@@ -51,9 +51,19 @@ async def take_over(services: Services, owned: Owned) -> Turn:
             owned = replace(owned, intents=(*owned.intents, Intent(0, "cancel", dict(record.cancel))))
     if owned.phase is Phase.SEALED:
         return Turn(services, owned)
+    # An owner that died between its rows and its ending has left rows that a log with losses knows nothing of.
+    rows = (
+        await services.archive.usage(ref.tenant_id, ref.request_id) if owned.is_rebuilt or owned.may_have_lost else ()
+    )
     if owned.n == 0:
-        ledger = _lost_ledger(services, owned) if owned.is_rebuilt else None
-        return Turn(services, owned, ledger=ledger, give_up=give_up)
+        ledger = None
+        if rows:
+            ledger = Ledger(services.counter)
+            ledger.adopt(rows)
+        elif owned.is_rebuilt:
+            ledger = _lost_ledger(services, owned)
+        progress = None if ledger is None else Progress(attempt=ledger.last_attempt(1))
+        return Turn(services, owned, ledger=ledger, progress=progress, give_up=give_up)
     fold = fold_from(owned.checkpoint, owned.checkpoint_seq)
     entries = await entries_of(services.log, owned.conversation, max(owned.checkpoint_seq, owned.first_seq - 1))
     text = []
@@ -70,6 +80,9 @@ async def take_over(services: Services, owned: Owned) -> Turn:
     lost = "".join(text) if owned.checkpoint is None else _lost_text(fold, progress)
     deployments = {deployment.name: deployment for deployment in services.settings.deployments}
     ledger = Ledger.from_json(services.counter, kept["ledger"], deployments, lost)
+    if rows:
+        ledger.adopt(rows)
+        progress.attempt = max(progress.attempt, ledger.last_attempt(progress.step))
     give_up = give_up or _too_much(services, owned, ledger, waited_s=progress.waited_ms / 1000)
     return Turn(services, owned, fold=fold, ledger=ledger, progress=progress, give_up=give_up)
 
