@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 MONGO := .venv-mongo
 MCP := .venv-mcp
+LITELLM := .venv-litellm
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -15,6 +16,7 @@ help:
 	@echo "make check  format, lint, types, import order"
 	@echo "make format put the format right"
 	@echo "make bench  measure the server beside a bare pipe"
+	@echo "make bench-router  measure the router beside LiteLLM's"
 	@echo "make clean  remove what these commands made, but not your data"
 
 $(BIN)/python:
@@ -47,6 +49,12 @@ $(MONGO)/.installed: requirements/mongo-test.txt
 $(MCP)/.installed: requirements/mcp-test.txt
 	$(PYTHON) -m venv $(MCP)
 	$(MCP)/bin/python -m pip --disable-pip-version-check --quiet install --requirement requirements/mcp-test.txt
+	@touch $@
+
+# LiteLLM, for benchmarks; in an environment of its own, see requirements/litellm-bench.txt.
+$(LITELLM)/.installed: requirements/litellm-bench.txt
+	$(PYTHON) -m venv $(LITELLM)
+	$(LITELLM)/bin/python -m pip --disable-pip-version-check --quiet install --requirement requirements/litellm-bench.txt
 	@touch $@
 
 # The tests start servers of their own, on ports and folders of their own. The package may bring a service that
@@ -87,8 +95,13 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
+# What the router adds to a request, beside the SDK alone and beside LiteLLM's Router.
+.PHONY: bench-router
+bench-router: $(VENV)/.dev $(LITELLM)/.installed
+	$(BIN)/python -m benchmarks.router
+
 clean:
-	rm -rf $(VENV) $(MONGO) $(MCP) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(MONGO) $(MCP) $(LITELLM) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Kills, pauses and cuts at random for SECONDS, from SEED on; stops at the first thing that does not hold.
 SECONDS ?= 60
