@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -26,8 +27,7 @@ class ServerProcess:
 
     async def kill(self) -> None:
         """`kill -9`, and wait until it is gone."""
-        if self.process.exit_code is None:
-            os.kill(self.process.pid, signal.SIGKILL)
+        _send(self.process, signal.SIGKILL)
         await self.gone()
 
     async def gone(self) -> int:
@@ -37,8 +37,14 @@ class ServerProcess:
 
     async def terminate(self) -> int:
         """SIGTERM; the exit code."""
-        os.kill(self.process.pid, signal.SIGTERM)
+        _send(self.process, signal.SIGTERM)
         return await self.gone()
+
+
+def _send(process: Process, number: signal.Signals) -> None:
+    if process.exit_code is None:
+        with contextlib.suppress(ProcessLookupError):  # it has died by itself, and that is just on its way here
+            os.kill(process.pid, number)
 
 
 @asynccontextmanager
@@ -60,6 +66,5 @@ async def server_process(
             line = await process.line()
         yield ServerProcess(process, int(line) if line.strip() else 0)
     finally:
-        if process.exit_code is None:
-            os.kill(process.pid, signal.SIGKILL)
+        _send(process, signal.SIGKILL)
         await process.gone()
