@@ -63,7 +63,8 @@ def main() -> int:
     with ThreadPoolExecutor(max(2, min(os.cpu_count() or 1, 4))) as pool:
         for done in as_completed([pool.submit(run, part, sys.argv[1:]) for part in parts()]):
             part, code, output, seconds = done.result()
-            name = str(Path(part[0]).relative_to(HERE)) if len(part) == 1 else f"{Path(part[0]).parent.name}/…"
+            place = Path(part[0]).relative_to(HERE)
+            name = str(place) if len(part) == 1 else f"{place.parts[0]}/…"
             last = output.strip().splitlines()[-1] if output.strip() else "no output"
             print(f"{name:45} {seconds:6.1f} s  {last.strip('= ')}", flush=True)
             if code not in (0, 5):  # 5: the options chose none of its tests
