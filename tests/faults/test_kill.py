@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,11 @@ async def test_a_kill_at_any_step_loses_nothing(point: str, tmp_path: Path) -> N
     async with running_provider() as provider:
         provider.default = lambda body: Script.text("one ", "two ", "three")
         async with server_process(tmp_path, provider.base_url, crash=point) as server, connected(server.url) as client:
-            await client.create("r1", "c1", "first")
-            await client.terminal("r1")
-            await _until_it_dies(client, _create("r2", "second"), _create("r3", "third"))
+            # On a busy machine the first turn may need more appends than on another, and is then the one that dies.
+            with suppress(websockets.ConnectionClosed):
+                await client.create("r1", "c1", "first")
+                await client.terminal("r1")
+                await _until_it_dies(client, _create("r2", "second"), _create("r3", "third"))
             assert await server.gone() == -9
         await _check_after_restart(tmp_path, provider, client)
 

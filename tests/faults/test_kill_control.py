@@ -6,6 +6,7 @@ interrupt that was acknowledged ends the turn, a hold is over.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,10 @@ async def test_a_request_that_steers_is_in_one_place_whatever_dies(point: str, t
         provider.script(Script.stalled_after("half "))
         steers = _create("r2", "in Spanish", on_busy="steer")
         async with server_process(tmp_path, provider.base_url, crash=point) as server, connected(server.url) as client:
-            await client.create("r1", "c1", "first")
-            await client.until(lambda: client.text("r1") == "half ")
-            await _until_it_dies(client, steers)
+            with suppress(websockets.ConnectionClosed):  # a busy machine may need more appends before
+                await client.create("r1", "c1", "first")
+                await client.until(lambda: client.text("r1") == "half ")
+                await _until_it_dies(client, steers)
             assert await server.gone() == -9
         async with server_process(tmp_path, provider.base_url) as server:
             async with connected(server.url, before=client) as again:
