@@ -62,6 +62,13 @@ _ON_CLUSTER = frozenset(
         "test_every_command_in_every_state",
     ]
 )
+# These are about two nodes and run nowhere else.
+_TWO_NODES = frozenset(
+    [
+        "test_the_users_of_a_node_that_died_go_by_themselves",
+        "test_a_lost_announcement_is_made_good",
+    ]
+)
 # These look into their server, or at what one process limits: on a Cluster they have one node all the same.
 _ONE_NODE = frozenset(
     [
@@ -114,9 +121,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _is_spared(item: pytest.Item, chosen: str | None) -> bool:
     if item.path.parent.name != "e2e" or not isinstance(item, pytest.Function):
         return False
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    if item.originalname in _TWO_NODES and params.get("_storage", "embedded") != "cluster":
+        return True
     if chosen:
         return chosen != "embedded" and _module(item.module.__name__) in _EMBEDDED_ONLY
-    params = item.callspec.params if hasattr(item, "callspec") else {}
     return params.get("_storage", "embedded") != "embedded" and params.get("seed", 0) >= _SEEDS
 
 

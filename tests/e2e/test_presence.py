@@ -170,8 +170,7 @@ async def test_the_users_of_a_node_that_died_go_by_themselves(monkeypatch: pytes
     monkeypatch.setattr(presence, "KEPT_S", 0.6)
     monkeypatch.setattr(presence, "_RENEWED_S", 0.2)
     async with running_server(jwt=True) as app:
-        if not isinstance(app, Nodes):
-            pytest.skip("needs two nodes")
+        assert isinstance(app, Nodes), "only run on two nodes"
         here, there = app.apps
         async with connected(here.url, token=token("ann")) as ann, connected(there.url, token=token("bob")) as bob:
             await shared(ann)
@@ -191,8 +190,7 @@ async def test_the_users_of_a_node_that_died_go_by_themselves(monkeypatch: pytes
 async def test_a_lost_announcement_is_made_good(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presence, "_RENEWED_S", 0.2)
     async with running_server(jwt=True) as app:
-        if not isinstance(app, Nodes):
-            pytest.skip("needs two nodes")
+        assert isinstance(app, Nodes), "only run on two nodes"
         here, there = app.apps
         async with connected(here.url, token=token("ann")) as ann, connected(there.url, token=token("bob")) as bob:
             await shared(ann)
