@@ -45,6 +45,9 @@ class Limits(Section):
     """Connections of one user of one tenant: a person with many tabs, not a program in a loop."""
     connections_per_tenant: Count = 5_000
     """Connections of one tenant, so that one tenant cannot take all of `connections`."""
+    tenant_refresh_s: Seconds = 2
+    """Seconds after which the tenants in use are read again from the archive, in one query: how long a change made with
+    `turnwire tenant` takes to be live on every node."""
     follows_per_connection: Count = 256
     """Conversations that one connection may follow at once."""
     resume_entries: Annotated[int, Field(ge=64, le=64)] = 64

@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from turnwire_server.settings.section import Count, HttpAddress, Name, Refused, Seconds, Section
+from turnwire_server.settings.section import Count, HttpAddress, Name, Seconds, Section
 from turnwire_server.settings.tools import ToolName
 
 Weight = Annotated[int, Field(ge=0, le=1_000)]
 Price = Annotated[Decimal, Field(ge=0, le=1_000_000)]
-NotEnforced = Annotated[Any, Refused("not part of this version: it would be accepted and not enforced")]
+Budget = Annotated[Decimal, Field(gt=0, le=1_000_000_000)]
 
 DEMO_MODEL = "turnwire-demo"
 
@@ -154,9 +154,18 @@ class Tenant(Section):
     `[]`: none. It takes away only: what a tool's own declaration does not permit stays forbidden."""
     features: tuple[Name, ...] = ()
     """Names that open deployments and routes, and are handed to the tenant's clients in `welcome.features`."""
-    requests_per_minute: NotEnforced = None
-    """Requests per minute. Not part of this version; refused."""
-    tokens_per_minute: NotEnforced = None
-    """Tokens per minute. Not part of this version; refused."""
-    budget_usd_per_day: NotEnforced = None
-    """US dollars per day. Not part of this version; refused."""
+    requests_per_minute: Count | None = None
+    """New requests per minute, of all users together on all nodes; absent: no limit. Repeats cost nothing."""
+    tokens_per_minute: Count | None = None
+    """Tokens per minute, prompt and answer together, of all users on all nodes; absent: no limit."""
+    budget_usd_per_day: Budget | None = None
+    """US dollars per day (UTC) that models may cost, as a text (`"25.00"`); absent: no limit."""
+    budget_usd_per_month: Budget | None = None
+    """US dollars per month (UTC) that models may cost; absent: no limit."""
+    connections: Count | None = None
+    """Connections of the tenant to one process; absent: `limits.connections_per_tenant`."""
+    connections_per_user: Count | None = None
+    """Connections of one of its users to one process; absent: `limits.connections_per_user`."""
+    suspended: bool = False
+    """Refuses the tenant: its connections are closed with 4503, and its running turns end before their next model
+    call."""

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 
 from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, Route, Tenant, Weight
-from turnwire_server.settings.section import ID_PATTERN, MOST_BYTES, MOST_COUNT, MOST_S, Refused, Section
+from turnwire_server.settings.section import ID_PATTERN, MOST_BYTES, MOST_COUNT, MOST_S, Section
 from turnwire_server.settings.tables import AuthSettings, ServerSettings, StorageSettings
 from turnwire_server.settings.tools import McpServerSettings, ToolsSettings
 
@@ -84,8 +84,6 @@ def _default(field: FieldInfo) -> str:
 
 
 def _allowed(field: FieldInfo) -> str:
-    if any(isinstance(entry, Refused) for entry in field.metadata):
-        return "nothing yet"
     kinds, bounds = _walk(field.annotation, list(field.metadata))
     return ", ".join(dict.fromkeys([*kinds, *bounds]))
 

@@ -7,7 +7,6 @@ take `true` for 1. This module knows no key of its own; the tables are in `table
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, get_args
 from urllib.parse import urlsplit
 
@@ -16,11 +15,9 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    GetCoreSchemaHandler,
     ValidationInfo,
     field_validator,
 )
-from pydantic_core import CoreSchema, core_schema
 
 ID_PATTERN = r"^[A-Za-z0-9_.:-]{1,64}$"
 """The id alphabet of the wire protocol (SPEC section 1), also used for names in the configuration."""
@@ -46,22 +43,6 @@ def _http_address(value: str) -> str:
 
 
 HttpAddress = Annotated[str, Field(max_length=2048), AfterValidator(_http_address)]
-
-
-@dataclass(frozen=True)
-class Refused:
-    """Marks a key that is known but not served yet: whatever is set is a fault, absent is fine. A limit that
-    looks set and is not enforced would be worse than none."""
-
-    reason: str
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._refuse, handler(source))
-
-    def _refuse(self, value: Any) -> Any:
-        if value is not None:
-            raise ValueError(self.reason)
-        return value
 
 
 class Section(BaseModel):

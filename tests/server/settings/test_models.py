@@ -115,10 +115,25 @@ def test_a_wrong_route_is_refused(key: str, value: object, line: str) -> None:
     assert found.startswith(line)
 
 
-@pytest.mark.parametrize("key", ["requests_per_minute", "tokens_per_minute", "budget_usd_per_day"])
-def test_tenant_limits_that_would_not_be_enforced_are_refused(key: str) -> None:
-    (line,) = fault_lines({"tenants": {"acme": {key: 5}}})
-    assert line == f"tenants.acme.{key}: 5: not part of this version: it would be accepted and not enforced"
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("requests_per_minute", 0, "tenants.acme.requests_per_minute: 0: must be at least 1"),
+        ("tokens_per_minute", "many", 'tenants.acme.tokens_per_minute: "many": must be a whole number'),
+        ("budget_usd_per_day", "0", 'tenants.acme.budget_usd_per_day: "0": must be greater than 0'),
+        ("budget_usd_per_month", -5, "tenants.acme.budget_usd_per_month: -5: must be greater than 0"),
+        ("connections", True, "tenants.acme.connections: true: must not be true or false"),
+        ("suspended", "perhaps", 'tenants.acme.suspended: "perhaps": must be true or false'),
+    ],
+)
+def test_a_wrong_limit_of_a_tenant_is_refused(key: str, value: object, line: str) -> None:
+    assert fault_lines({"tenants": {"acme": {key: value}}}) == [line]
+
+
+def test_amounts_of_a_budget_keep_every_digit() -> None:
+    tree = {"tenants": {"acme": {"budget_usd_per_day": "12.345678", "budget_usd_per_month": 100}}}
+    tenant = build_settings(tree, {}).tenants["acme"]
+    assert (tenant.budget_usd_per_day, tenant.budget_usd_per_month) == (Decimal("12.345678"), Decimal(100))
 
 
 def test_an_unknown_tenant_gets_the_default_one() -> None:
