@@ -20,6 +20,7 @@ from .archive_cancels import Cancels, EarlyCancels
 from .archive_context import Contexts
 from .archive_conversations import Conversations, Members
 from .archive_requests import Amending, Branches, Effects, Endings, Feedback, Fences, Parking, Requests
+from .archive_usage import Spending
 from .kit import ArchiveKit, Clock
 
 ArchiveFactory = Callable[[Clock], AbstractAsyncContextManager[ArchiveKit]]
@@ -39,6 +40,7 @@ class ArchiveContract(
     EarlyCancels,
     Branches,
     Feedback,
+    Spending,
 ):
     """Derive, and give the factory."""
 

@@ -188,6 +188,7 @@ LOOKS: dict[str, Callable[[Archive], Awaitable[Any]]] = {
     "messages": lambda archive: archive.messages("acme", "talk", leaf="a-r1", limit=10, max_bytes=1000),
     "message": lambda archive: archive.message("acme", "talk", "u-r1"),
     "usage": lambda archive: archive.usage("acme", "r1"),
+    "spent": lambda archive: archive.spent("acme", 0),
 }
 
 

@@ -73,6 +73,7 @@ ARCHIVE_LOOKS = frozenset(
         "message",
         "context",
         "usage",
+        "spent",
     ]
 )
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Literal, Protocol
 
 from turnwire_protocol import Message
@@ -330,6 +331,9 @@ class Archive(Protocol):
 
     async def usage(self, tenant_id: str, request_id: str) -> Sequence[UsageRow]:
         """The ledger rows of a request, by step and attempt."""
+
+    async def spent(self, tenant_id: str, since_ms: int) -> Decimal:
+        """What the tenant's rows that were written at ``since_ms`` or later cost together, in USD; exact."""
 
     async def add_feedback(
         self, tenant_id: str, request_id: str, user_id: str, *, rating: int | str, comment: str | None, at: int

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import anyio
@@ -69,9 +70,8 @@ from .mongo_documents import (
     outline,
     request_document,
     request_record,
-    usage_document,
-    usage_row,
 )
+from .mongo_usage import spending, spent, usage_document, usage_row
 
 T = TypeVar("T")
 Session = AgnosticClientSession
@@ -120,7 +120,10 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
         _index("tenant", "conversation", only=_OPEN),
     ),
     "context": (_index("tenant", "conversation"),),
-    "usage": (_index("tenant", "request", "step", "attempt", unique=True),),
+    "usage": (
+        _index("tenant", "request", "step", "attempt", unique=True),
+        _index("tenant", "at", "cost_usd"),
+    ),
     "feedback": (
         _index("tenant", "request", "user", unique=True),
         _index("tenant", "conversation"),
@@ -505,6 +508,10 @@ class MongoArchive:
         async with self._reading() as db:
             found = await db["usage"].find(key).sort([("step", ASCENDING), ("attempt", ASCENDING)]).to_list(None)
         return [usage_row(document) for document in found]
+
+    async def spent(self, tenant_id: str, since_ms: int) -> Decimal:
+        async with self._reading() as db:
+            return spent(await db["usage"].aggregate(spending(tenant_id, since_ms)).to_list(None))
 
     async def add_feedback(
         self, tenant_id: str, request_id: str, user_id: str, *, rating: int | str, comment: str | None, at: int

@@ -16,7 +16,7 @@ import orjson
 
 from turnwire_protocol import Message, message_from_wire, to_wire
 
-from .base import ContextRecord, ConversationRecord, RequestRecord, UsageRow
+from .base import ContextRecord, ConversationRecord, RequestRecord
 from .mongo_branches import Outline
 
 Document = dict[str, Any]
@@ -193,25 +193,6 @@ def keeping_early(tenant_id: str, request_id: str, user_id: str, mark: Document,
     """The upsert of a cancel whose request is not there; done again it changes at most its age."""
     first = {"tenant": tenant_id, "request": request_id, "user": user_id, "cancel": mark}
     return {"$setOnInsert": first, "$max": {"at": at}}
-
-
-def usage_document(
-    tenant_id: str, request_id: str, row: UsageRow, request: Mapping[str, Any] | None, at: int
-) -> Document:
-    """A row of the ledger with whose it is, as far as that is known."""
-    owner = request or {}
-    return {
-        "tenant": tenant_id,
-        "request": request_id,
-        **{name: getattr(row, name) for name in UsageRow.__slots__},
-        "user": owner.get("user"),
-        "conversation": owner.get("conversation"),
-        "at": at,
-    }
-
-
-def usage_row(document: Mapping[str, Any]) -> UsageRow:
-    return UsageRow(**{name: document[name] for name in UsageRow.__slots__})
 
 
 def outline(document: Mapping[str, Any]) -> Outline:

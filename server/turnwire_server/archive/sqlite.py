@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import orjson
@@ -17,7 +18,7 @@ import orjson
 from turnwire_protocol import Message, message_from_wire, to_wire
 from turnwire_server.sqlite import Database, DatabaseUnavailable
 
-from . import sqlite_context
+from . import sqlite_context, sqlite_usage
 from .base import (
     ENDINGS_OF_CANCELLED,
     ArchiveUnavailable,
@@ -82,16 +83,11 @@ SCHEMA = (
     """CREATE TABLE IF NOT EXISTS messages (
         tenant TEXT NOT NULL, conversation TEXT NOT NULL, message TEXT NOT NULL, parent TEXT, request TEXT NOT NULL,
         ordinal INTEGER NOT NULL, doc BLOB, PRIMARY KEY (tenant, conversation, message)) WITHOUT ROWID""",
-    """CREATE TABLE IF NOT EXISTS usage (
-        tenant TEXT NOT NULL, request TEXT NOT NULL, step INTEGER NOT NULL, attempt INTEGER NOT NULL,
-        deployment TEXT NOT NULL, outcome TEXT NOT NULL, input_tokens INTEGER NOT NULL,
-        output_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, cost_usd TEXT NOT NULL, source TEXT NOT NULL,
-        user TEXT, conversation TEXT, at INTEGER NOT NULL,
-        PRIMARY KEY (tenant, request, step, attempt)) WITHOUT ROWID""",
     """CREATE TABLE IF NOT EXISTS feedback (
         tenant TEXT NOT NULL, request TEXT NOT NULL, user TEXT NOT NULL, rating BLOB NOT NULL, comment TEXT,
         at INTEGER NOT NULL, PRIMARY KEY (tenant, request, user)) WITHOUT ROWID""",
     *sqlite_context.SCHEMA,
+    *sqlite_usage.SCHEMA,
 )
 
 _VISIBLE = """FROM conversations c LEFT JOIN members m
@@ -328,7 +324,7 @@ class SqliteArchive:
             if row is not None and row["state"] == "open" and refusable and _cancel_mark(db, row) is not None:
                 return _request(db, row)
             owner = (None, None) if row is None else (row["user"], row["conversation"])
-            _insert_usage(db, (tenant_id, request_id), usage, owner, ended_at)
+            sqlite_usage.insert_usage(db, (tenant_id, request_id), usage, owner, ended_at)
             if row is None:
                 return None
             if row["state"] == "open":
@@ -498,15 +494,10 @@ class SqliteArchive:
     # --- the rest --------------------------------------------------------------------------------------
 
     async def usage(self, tenant_id: str, request_id: str) -> Sequence[UsageRow]:
-        def look(db: Connection) -> list[UsageRow]:
-            rows = db.execute(
-                "SELECT step, attempt, deployment, outcome, input_tokens, output_tokens, cached_tokens, cost_usd,"
-                " source FROM usage WHERE tenant = ? AND request = ? ORDER BY step, attempt",
-                (tenant_id, request_id),
-            )
-            return [UsageRow(*row) for row in rows]
+        return await self._read(lambda db: sqlite_usage.usage_of(db, tenant_id, request_id))
 
-        return await self._read(look)
+    async def spent(self, tenant_id: str, since_ms: int) -> Decimal:
+        return await self._read(lambda db: sqlite_usage.spent(db, tenant_id, since_ms))
 
     async def add_feedback(
         self, tenant_id: str, request_id: str, user_id: str, *, rating: int | str, comment: str | None, at: int
@@ -687,30 +678,3 @@ def _message(db: Connection, tenant_id: str, conversation_id: str, message_id: s
         (tenant_id, conversation_id, message_id),
     ).fetchone()
     return None if row is None or row["doc"] is None else message_from_wire(orjson.loads(row["doc"]))
-
-
-def _insert_usage(
-    db: Connection, key: tuple[str, str], usage: Sequence[UsageRow], owner: tuple[str | None, str | None], at: int
-) -> None:
-    db.executemany(
-        "INSERT INTO usage (tenant, request, step, attempt, deployment, outcome, input_tokens, output_tokens,"
-        " cached_tokens, cost_usd, source, user, conversation, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT DO NOTHING",
-        [
-            (
-                *key,
-                row.step,
-                row.attempt,
-                row.deployment,
-                row.outcome,
-                row.input_tokens,
-                row.output_tokens,
-                row.cached_tokens,
-                row.cost_usd,
-                row.source,
-                *owner,
-                at,
-            )
-            for row in usage
-        ],
-    )
