@@ -20,6 +20,7 @@ from .archive_cancels import Cancels, EarlyCancels
 from .archive_context import Contexts
 from .archive_conversations import Conversations, Members
 from .archive_requests import Amending, Branches, Effects, Endings, Feedback, Fences, Parking, Requests
+from .archive_tenants import Audit, Tenants
 from .archive_usage import Spending
 from .kit import ArchiveKit, Clock
 
@@ -41,6 +42,8 @@ class ArchiveContract(
     Branches,
     Feedback,
     Spending,
+    Tenants,
+    Audit,
 ):
     """Derive, and give the factory."""
 

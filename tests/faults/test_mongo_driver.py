@@ -19,6 +19,7 @@ import pytest
 from tests.contracts.archive_cancels import ANN, BOB, cancel, kept
 from tests.contracts.archive_conversations import made, talk
 from tests.contracts.archive_requests import asked, end, reply, row
+from tests.contracts.archive_tenants import audited
 from tests.contracts.kit import ending, op
 from tests.support.mongo import MongoServer, fresh_database, running_mongo
 from tests.support.redis import free_port
@@ -176,6 +177,8 @@ WRITES: dict[str, Callable[[Archive], Awaitable[Any]]] = {
     "record_cancel that came before": lambda archive: cancel(archive, "later"),
     "forget_cancels": lambda archive: archive.forget_cancels(10_000),
     "add_feedback": lambda archive: archive.add_feedback("acme", "r1", "ann", rating=1, comment=None, at=5),
+    "put_tenant": lambda archive: archive.put_tenant("acme", {"features": []}, replaces=1, entry=audited("once")),
+    "add_audit": lambda archive: archive.add_audit(audited("once")),
 }
 LOOKS: dict[str, Callable[[Archive], Awaitable[Any]]] = {
     "ping": lambda archive: archive.ping(),
@@ -189,6 +192,10 @@ LOOKS: dict[str, Callable[[Archive], Awaitable[Any]]] = {
     "message": lambda archive: archive.message("acme", "talk", "u-r1"),
     "usage": lambda archive: archive.usage("acme", "r1"),
     "spent": lambda archive: archive.spent("acme", 0),
+    "tenant": lambda archive: archive.tenant("acme"),
+    "tenants": lambda archive: archive.tenants(["acme"]),
+    "tenant_versions": lambda archive: archive.tenant_versions(["acme"]),
+    "audit": lambda archive: archive.audit("acme", limit=10),
 }
 
 
@@ -201,6 +208,7 @@ async def prepare(archive: Archive) -> None:
     await cancel(archive, "r3")
     await cancel(archive, "early")
     await archive.add_feedback("acme", "r2", "bob", rating="bad", comment="why", at=5)
+    await archive.put_tenant("acme", {}, replaces=0, entry=audited("before"))
 
 
 async def test_a_server_that_does_not_answer_holds_no_call_longer_than_its_limit() -> None:

@@ -58,6 +58,8 @@ ARCHIVE_STEPS = frozenset(
         "record_cancel",
         "forget_cancels",
         "add_feedback",
+        "put_tenant",
+        "add_audit",
     ]
 )
 ARCHIVE_LOOKS = frozenset(
@@ -74,6 +76,10 @@ ARCHIVE_LOOKS = frozenset(
         "context",
         "usage",
         "spent",
+        "tenant",
+        "tenants",
+        "tenant_versions",
+        "audit",
     ]
 )
 

@@ -20,6 +20,8 @@ from typing import Any, Literal, Protocol
 
 from turnwire_protocol import Message
 
+from .tenants import TenantArchive
+
 Role = Literal["viewer", "editor", "owner"]
 
 ENDINGS_OF_CANCELLED = frozenset({"cancelled", "merged"})
@@ -136,8 +138,8 @@ class ConversationPage:
     next: str | None = None
 
 
-class Archive(Protocol):
-    """Long-term records. All calls raise `ArchiveUnavailable`."""
+class Archive(TenantArchive, Protocol):
+    """Long-term records; those of tenants are in `tenants`. All calls raise `ArchiveUnavailable`."""
 
     async def open(self) -> None:
         """Get ready; makes tables and indexes that are missing."""

@@ -71,7 +71,16 @@ from .mongo_documents import (
     request_document,
     request_record,
 )
+from .mongo_tenants import (
+    UNTOLD,
+    audit,
+    entry_document,
+    put_tenant,
+    tenant_record,
+    tenant_records,
+)
 from .mongo_usage import spending, spent, usage_document, usage_row
+from .tenants import AuditEntry, AuditPage, TenantRecord, page_mark
 
 T = TypeVar("T")
 Session = AgnosticClientSession
@@ -129,6 +138,8 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
         _index("tenant", "conversation"),
     ),
     "early_cancels": (_index("at"),),
+    "tenants": (_index("tenant", only=UNTOLD),),
+    "audit": (_index("-at", "-op"), _index("tenant", "-at", "-op")),
 }
 """What look-ups go by besides `_id`. They begin with the tenant, but for those that the node's own sweeps go by."""
 
@@ -148,6 +159,10 @@ class _Writing:
         except _NEVER_SENT:
             self.sent -= 1
             raise
+
+    async def upsert(self, collection: Collection, key: Document, change: Document) -> None:
+        """Change the document with that key, which is made when it is absent."""
+        await _upsert(self, collection, key, change)
 
 
 class MongoArchive:
@@ -500,6 +515,40 @@ class MongoArchive:
         async with self._reading() as db:
             found = await db["requests"].find_one(key, {"input": True, "answer": True, "answer_id": True})
         return None if found is None else message_in(found, is_answer=found["answer_id"] == message_id)
+
+    # --- tenants ---------------------------------------------------------------------------------------
+
+    async def tenant(self, tenant_id: str) -> TenantRecord | None:
+        async with self._reading() as db:
+            return tenant_record(await db["tenants"].find_one({"_id": identity(tenant_id)}))
+
+    async def tenants(self, tenant_ids: Sequence[str] | None = None) -> Sequence[TenantRecord]:
+        chosen: Document = {"settings": {"$ne": None}}
+        if tenant_ids is not None:
+            chosen["_id"] = {"$in": [identity(tenant_id) for tenant_id in tenant_ids]}
+        async with self._reading() as db:
+            return tenant_records(await db["tenants"].find(chosen).sort([("tenant", ASCENDING)]).to_list(None))
+
+    async def tenant_versions(self, tenant_ids: Sequence[str]) -> Mapping[str, int]:
+        chosen = {"_id": {"$in": [identity(tenant_id) for tenant_id in tenant_ids]}, "version": {"$gt": 0}}
+        async with self._reading() as db:
+            found = await db["tenants"].find(chosen, {"tenant": True, "version": True}).to_list(None)
+        return {document["tenant"]: document["version"] for document in found}
+
+    async def put_tenant(
+        self, tenant_id: str, settings: Mapping[str, Any] | None, *, replaces: int, entry: AuditEntry
+    ) -> tuple[TenantRecord | None, bool]:
+        async with self._writing() as (db, writing):
+            return await put_tenant(writing, db, tenant_id, settings, replaces, entry)
+
+    async def add_audit(self, entry: AuditEntry) -> None:
+        async with self._writing() as (db, writing):
+            await _upsert(writing, db["audit"], {"_id": entry.op}, {"$setOnInsert": entry_document(entry)})
+
+    async def audit(self, tenant_id: str | None = None, *, limit: int, before: str | None = None) -> AuditPage:
+        mark = page_mark(before)
+        async with self._reading() as db:
+            return await audit(db, tenant_id, limit, mark)
 
     # --- the rest --------------------------------------------------------------------------------------
 

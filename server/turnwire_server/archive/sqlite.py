@@ -18,7 +18,7 @@ import orjson
 from turnwire_protocol import Message, message_from_wire, to_wire
 from turnwire_server.sqlite import Database, DatabaseUnavailable
 
-from . import sqlite_context, sqlite_usage
+from . import sqlite_context, sqlite_tenants, sqlite_usage
 from .base import (
     ENDINGS_OF_CANCELLED,
     ArchiveUnavailable,
@@ -30,6 +30,7 @@ from .base import (
     Role,
     UsageRow,
 )
+from .tenants import AuditEntry, AuditPage, TenantRecord, page_mark
 
 T = TypeVar("T")
 Connection = sqlite3.Connection
@@ -88,6 +89,7 @@ SCHEMA = (
         at INTEGER NOT NULL, PRIMARY KEY (tenant, request, user)) WITHOUT ROWID""",
     *sqlite_context.SCHEMA,
     *sqlite_usage.SCHEMA,
+    *sqlite_tenants.SCHEMA,
 )
 
 _VISIBLE = """FROM conversations c LEFT JOIN members m
@@ -490,6 +492,29 @@ class SqliteArchive:
 
     async def message(self, tenant_id: str, conversation_id: str, message_id: str) -> Message | None:
         return await self._read(lambda db: _message(db, tenant_id, conversation_id, message_id))
+
+    # --- tenants ---------------------------------------------------------------------------------------
+
+    async def tenant(self, tenant_id: str) -> TenantRecord | None:
+        return await self._read(lambda db: sqlite_tenants.tenant(db, tenant_id))
+
+    async def tenants(self, tenant_ids: Sequence[str] | None = None) -> Sequence[TenantRecord]:
+        return await self._read(lambda db: sqlite_tenants.tenants(db, tenant_ids))
+
+    async def tenant_versions(self, tenant_ids: Sequence[str]) -> Mapping[str, int]:
+        return await self._read(lambda db: sqlite_tenants.tenant_versions(db, tenant_ids))
+
+    async def put_tenant(
+        self, tenant_id: str, settings: Mapping[str, Any] | None, *, replaces: int, entry: AuditEntry
+    ) -> tuple[TenantRecord | None, bool]:
+        return await self._write(lambda db: sqlite_tenants.put_tenant(db, tenant_id, settings, replaces, entry))
+
+    async def add_audit(self, entry: AuditEntry) -> None:
+        await self._write(lambda db: sqlite_tenants.add_audit(db, entry))
+
+    async def audit(self, tenant_id: str | None = None, *, limit: int, before: str | None = None) -> AuditPage:
+        mark = page_mark(before)
+        return await self._read(lambda db: sqlite_tenants.audit(db, tenant_id, limit, mark))
 
     # --- the rest --------------------------------------------------------------------------------------
 

@@ -1,0 +1,128 @@
+"""Tenants and the audit log as BSON documents, and the steps on them; the driver stays in `mongo`.
+
+A change of a tenant and its entry in the audit log are one write: the entry stands in the tenant's document, untold,
+until it is in the log as well. Whoever changes the tenant next brings it there first, and who reads the log looks at
+both, so a death in between leaves nothing to be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import orjson
+
+from .base import ArchiveUnavailable
+from .mongo_documents import Document, identity
+from .tenants import AuditEntry, AuditPage, TenantRecord, page_of
+
+T = TypeVar("T")
+
+# One that changes, one that looks what has become of it, and some for others who come in between.
+_TRIES = 5
+UNTOLD: Document = {"untold": {"$exists": True}}
+
+
+class Writing(Protocol):
+    """What `mongo` gives to a call that writes."""
+
+    session: Any
+
+    async def do(self, write: Awaitable[T]) -> T: ...
+
+    async def upsert(self, collection: Any, key: Document, change: Document) -> None: ...
+
+
+async def put_tenant(
+    writing: Writing,
+    db: Any,
+    tenant_id: str,
+    settings: Mapping[str, Any] | None,
+    replaces: int,
+    entry: AuditEntry,
+) -> tuple[TenantRecord | None, bool]:
+    """See `TenantArchive.put_tenant`."""
+    tenants, key = db["tenants"], {"_id": identity(tenant_id)}
+    blank = {"tenant": tenant_id, "version": 0, "settings": None, "changed_at": entry.at, "changed_by": entry.actor}
+    await writing.upsert(tenants, key, {"$setOnInsert": blank})
+    change = {
+        "version": replaces + 1,
+        "settings": None if settings is None else orjson.dumps(settings),
+        "changed_at": entry.at,
+        "changed_by": entry.actor,
+        "untold": entry_document(entry),
+    }
+    for _ in range(_TRIES):
+        stands = await tenants.find_one(key, session=writing.session)
+        if stands is not None and "untold" in stands:
+            await _tell(writing, db, key, stands["untold"])
+        if await db["audit"].find_one({"_id": entry.op}, {"_id": True}, session=writing.session) is not None:
+            return tenant_record(stands), True
+        if stands is None or stands["version"] != replaces:
+            return tenant_record(stands), False
+        # The entry of the version that is replaced has just been told.
+        replacing = {**key, "version": replaces}
+        await writing.do(tenants.update_one(replacing, {"$set": change}, session=writing.session))
+    raise ArchiveUnavailable("a tenant is changed by others again and again")
+
+
+async def _tell(writing: Writing, db: Any, key: Document, untold: Document) -> None:
+    await writing.upsert(db["audit"], {"_id": untold["op"]}, {"$setOnInsert": untold})
+    told = {**key, "untold.op": untold["op"]}
+    await writing.do(db["tenants"].update_one(told, {"$unset": {"untold": ""}}, session=writing.session))
+
+
+async def audit(db: Any, tenant_id: str | None, limit: int, before: tuple[int, str] | None) -> AuditPage:
+    """See `TenantArchive.audit`."""
+    theirs: Document = {} if tenant_id is None else {"tenant": tenant_id}
+    # First what is untold: an entry that is told in between is then found twice rather than not at all.
+    untold = await db["tenants"].find({**UNTOLD, **theirs}, {"untold": True}).to_list(None)
+    older: Document = {}
+    if before is not None:
+        at, op = before
+        older = {"$or": [{"at": {"$lt": at}}, {"at": at, "op": {"$lt": op}}]}
+    chosen = {"$and": [theirs, older]} if theirs and older else theirs or older
+    told = await db["audit"].find(chosen).sort([("at", -1), ("op", -1)]).limit(limit + 1).to_list(None)
+    known = {document["op"]: audit_entry(document) for document in (*(one["untold"] for one in untold), *told)}
+    items = [entry for entry in known.values() if before is None or (entry.at, entry.op) < before]
+    return page_of(sorted(items, key=lambda entry: (entry.at, entry.op), reverse=True), limit)
+
+
+def tenant_record(document: Mapping[str, Any] | None) -> TenantRecord | None:
+    """None also for a document that was made for a change which did not come."""
+    if document is None or not document["version"]:
+        return None
+    return TenantRecord(
+        tenant_id=document["tenant"],
+        version=document["version"],
+        settings=None if document["settings"] is None else orjson.loads(document["settings"]),
+        changed_at=document["changed_at"],
+        changed_by=document["changed_by"],
+    )
+
+
+def tenant_records(documents: Sequence[Mapping[str, Any]]) -> list[TenantRecord]:
+    return [record for record in map(tenant_record, documents) if record is not None]
+
+
+def entry_document(entry: AuditEntry) -> Document:
+    """``op`` is a field as well: entries are sorted by it, also where they have not got an ``_id`` yet."""
+    return {
+        "op": entry.op,
+        "at": entry.at,
+        "actor": entry.actor,
+        "act": entry.act,
+        "tenant": entry.tenant_id,
+        "details": orjson.dumps(entry.details),
+    }
+
+
+def audit_entry(document: Mapping[str, Any]) -> AuditEntry:
+    return AuditEntry(
+        op=document["op"],
+        at=document["at"],
+        actor=document["actor"],
+        act=document["act"],
+        tenant_id=document["tenant"],
+        details=orjson.loads(document["details"]),
+    )
