@@ -102,8 +102,8 @@ class Audit:
     async def test_entries_stand_as_they_were_given_the_newest_first(self, archive: Archive) -> None:
         entries = [audited(f"o{n}", 100 + n // 2, actor="日本", act="conversation.delete") for n in range(5)]
         for entry in entries:
-            await archive.add_audit(entry)
-        await archive.add_audit(replace(entries[0], actor="another"))
+            assert await archive.add_audit(entry) == entry
+        assert await archive.add_audit(replace(entries[0], actor="another")) == entries[0]
         assert list((await archive.audit(limit=10)).items) == entries[::-1]
 
     async def test_one_tenant_s_are_found_apart(self, archive: Archive) -> None:

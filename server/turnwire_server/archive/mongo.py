@@ -73,8 +73,8 @@ from .mongo_documents import (
 )
 from .mongo_tenants import (
     UNTOLD,
+    add_audit,
     audit,
-    entry_document,
     put_tenant,
     tenant_record,
     tenant_records,
@@ -541,9 +541,9 @@ class MongoArchive:
         async with self._writing() as (db, writing):
             return await put_tenant(writing, db, tenant_id, settings, replaces, entry)
 
-    async def add_audit(self, entry: AuditEntry) -> None:
+    async def add_audit(self, entry: AuditEntry) -> AuditEntry:
         async with self._writing() as (db, writing):
-            await _upsert(writing, db["audit"], {"_id": entry.op}, {"$setOnInsert": entry_document(entry)})
+            return await add_audit(writing, db["audit"], entry)
 
     async def audit(self, tenant_id: str | None = None, *, limit: int, before: str | None = None) -> AuditPage:
         mark = page_mark(before)

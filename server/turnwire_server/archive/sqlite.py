@@ -509,8 +509,8 @@ class SqliteArchive:
     ) -> tuple[TenantRecord | None, bool]:
         return await self._write(lambda db: sqlite_tenants.put_tenant(db, tenant_id, settings, replaces, entry))
 
-    async def add_audit(self, entry: AuditEntry) -> None:
-        await self._write(lambda db: sqlite_tenants.add_audit(db, entry))
+    async def add_audit(self, entry: AuditEntry) -> AuditEntry:
+        return await self._write(lambda db: sqlite_tenants.add_audit(db, entry))
 
     async def audit(self, tenant_id: str | None = None, *, limit: int, before: str | None = None) -> AuditPage:
         mark = page_mark(before)

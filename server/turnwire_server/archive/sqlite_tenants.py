@@ -63,11 +63,12 @@ def put_tenant(
     return tenant(db, tenant_id), True
 
 
-def add_audit(db: Connection, entry: AuditEntry) -> None:
+def add_audit(db: Connection, entry: AuditEntry) -> AuditEntry:
     db.execute(
         "INSERT INTO audit (op, at, actor, act, tenant, details) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (entry.op, entry.at, entry.actor, entry.act, entry.tenant_id, orjson.dumps(entry.details)),
     )
+    return _entry(db.execute("SELECT * FROM audit WHERE op = ?", (entry.op,)).fetchone())
 
 
 def audit(db: Connection, tenant_id: str | None, limit: int, before: tuple[int, str] | None) -> AuditPage:

@@ -69,8 +69,8 @@ class TenantArchive(Protocol):
         replaced since. Change and entry are written together or not at all; of an op that was refused nothing stays.
         """
 
-    async def add_audit(self, entry: AuditEntry) -> None:
-        """Keep the entry, once."""
+    async def add_audit(self, entry: AuditEntry) -> AuditEntry:
+        """Keep the entry, once. Returns the one of its ``op`` that stands."""
 
     async def audit(self, tenant_id: str | None = None, *, limit: int, before: str | None = None) -> AuditPage:
         """The newest entries, of one tenant or of all.
