@@ -64,6 +64,7 @@ class Database:
         self._connections: list[sqlite3.Connection] = []
         self._lock_fd: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._reads_only = False
 
     def __repr__(self) -> str:
         return f"<Database {self._path.name} waiting={self._queue.qsize()}>"
@@ -83,6 +84,15 @@ class Database:
         await self._loop.run_in_executor(self._readers, self._open, schema)
         self._thread = threading.Thread(target=self._write_loop, name="turnwire-write", daemon=True)
         self._thread.start()
+
+    async def open_for_reading(self) -> None:
+        """Open a file that is there, for `read` alone, also while another process has it. Nothing is locked, made or
+        changed. Raises `DatabaseUnavailable` when there is none or it cannot be read."""
+        if not self._path.exists():
+            raise DatabaseUnavailable(f"there is no {self._path}: no server has run on this data_dir", unknown=False)
+        self._reads_only = True
+        self._loop = asyncio.get_running_loop()
+        self._readers = ThreadPoolExecutor(1, thread_name_prefix="turnwire-read")
 
     async def aclose(self) -> None:
         """Answer what is queued, then close the file and unlock the folder."""
@@ -143,7 +153,7 @@ class Database:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("BEGIN IMMEDIATE")
             for statement in schema:
-                connection.execute(statement)
+                _carry_out(connection, statement)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise DatabaseUnavailable(f"cannot open {self._path}: {error}", unknown=False) from None
@@ -152,7 +162,10 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         # Autocommit mode: transactions are begun by hand. Each connection stays with its thread, except that the
         # writer's is made before its thread and all are closed after their threads have ended.
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, cached_statements=256)
+        address = f"{self._path.resolve().as_uri()}?mode={'ro' if self._reads_only else 'rwc'}"
+        connection = sqlite3.connect(
+            address, uri=True, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA busy_timeout=5000")
@@ -228,6 +241,15 @@ class Database:
                 if connection is None:
                     connection = self._local.connection = self._connect()
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+def _carry_out(connection: sqlite3.Connection, statement: str) -> None:
+    try:
+        connection.execute(statement)
+    except sqlite3.OperationalError as error:
+        # SQLite knows no ADD COLUMN IF NOT EXISTS.
+        if not str(error).startswith("duplicate column name"):
+            raise
 
 
 def _unavailable(error: Exception, unknown: bool) -> BaseException:

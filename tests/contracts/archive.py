@@ -21,7 +21,7 @@ from .archive_context import Contexts
 from .archive_conversations import Conversations, Members
 from .archive_requests import Amending, Branches, Effects, Endings, Feedback, Fences, Parking, Requests
 from .archive_tenants import Audit, Tenants
-from .archive_usage import Spending
+from .archive_usage import Spending, Sums
 from .kit import ArchiveKit, Clock
 
 ArchiveFactory = Callable[[Clock], AbstractAsyncContextManager[ArchiveKit]]
@@ -42,6 +42,7 @@ class ArchiveContract(
     Branches,
     Feedback,
     Spending,
+    Sums,
     Tenants,
     Audit,
 ):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from turnwire_protocol import Message, TextPart
-from turnwire_server.archive.base import Archive, RequestRecord, UsageRow
+from turnwire_server.archive.base import Archive, Billing, RequestRecord, UsageRow
 
 from .archive_conversations import made, talk
 from .kit import ending, op
@@ -75,6 +75,7 @@ async def end(archive: Archive, name: str, ordinal: int = 1, **fields: Any) -> R
         "ending": ending(),
         "answer": reply(name, ordinal),
         "usage": [row()],
+        "billing": Billing("ann", "talk"),
         "run": 1,
         "ended_at": ordinal * 100 + 60,
     }

@@ -192,6 +192,7 @@ LOOKS: dict[str, Callable[[Archive], Awaitable[Any]]] = {
     "message": lambda archive: archive.message("acme", "talk", "u-r1"),
     "usage": lambda archive: archive.usage("acme", "r1"),
     "spent": lambda archive: archive.spent("acme", 0),
+    "usage_sums": lambda archive: archive.usage_sums(["day"], tenant_id="acme"),
     "tenant": lambda archive: archive.tenant("acme"),
     "tenants": lambda archive: archive.tenants(["acme"]),
     "tenant_versions": lambda archive: archive.tenant_versions(["acme"]),

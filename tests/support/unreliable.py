@@ -80,6 +80,7 @@ ARCHIVE_LOOKS = frozenset(
         "tenants",
         "tenant_versions",
         "audit",
+        "usage_sums",
     ]
 )
 

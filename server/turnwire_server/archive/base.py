@@ -20,6 +20,7 @@ from typing import Any, Literal, Protocol
 
 from turnwire_protocol import Message
 
+from .sums import Dimension, UsageSum
 from .tenants import TenantArchive
 
 Role = Literal["viewer", "editor", "owner"]
@@ -120,6 +121,17 @@ class UsageRow:
     cached_tokens: int
     cost_usd: str
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Billing:
+    """What the rows of a request are summed by besides their own fields, its tenant and the time: kept with each row,
+    since the ledger outlives the request. ``feature`` is the client's own label."""
+
+    user_id: str
+    conversation_id: str
+    route: str | None = None
+    feature: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +244,7 @@ class Archive(TenantArchive, Protocol):
         ending: Mapping[str, Any],
         answer: Message | None,
         usage: Sequence[UsageRow],
+        billing: Billing,
         run: int,
         ended_at: int,
     ) -> RequestRecord | None:
@@ -239,7 +252,7 @@ class Archive(TenantArchive, Protocol):
 
         Returns the record as it stands, whose ending is an earlier one if it was ended before; None when there is
         no such request (its conversation was deleted): then only the usage is written. Usage rows are inserted
-        once by step and attempt. The checkpoint of a parked turn goes.
+        once by step and attempt, with ``billing`` and ``ended_at``. The checkpoint of a parked turn goes.
 
         A request with a cancel mark ends with one of `ENDINGS_OF_CANCELLED` and with nothing else: any other ending
         is refused, and the record comes back open with its mark. The caller then ends it as cancelled, with the
@@ -336,6 +349,17 @@ class Archive(TenantArchive, Protocol):
 
     async def spent(self, tenant_id: str, since_ms: int) -> Decimal:
         """What the tenant's rows that were written at ``since_ms`` or later cost together, in USD; exact."""
+
+    async def usage_sums(
+        self,
+        by: Sequence[Dimension],
+        *,
+        tenant_id: str | None = None,
+        since_ms: int = 0,
+        until_ms: int | None = None,
+    ) -> Sequence[UsageSum]:
+        """The ledger summed by ``by``, of one tenant or of all, of rows written at ``since_ms`` or later and before
+        ``until_ms``. Exact; in the order of their keys. What no row has is not there."""
 
     async def add_feedback(
         self, tenant_id: str, request_id: str, user_id: str, *, rating: int | str, comment: str | None, at: int

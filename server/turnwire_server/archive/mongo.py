@@ -43,6 +43,7 @@ from turnwire_protocol import Message
 from .base import (
     ENDINGS_OF_CANCELLED,
     ArchiveUnavailable,
+    Billing,
     ContextFull,
     ContextRecord,
     ConversationPage,
@@ -79,7 +80,8 @@ from .mongo_tenants import (
     tenant_record,
     tenant_records,
 )
-from .mongo_usage import spending, spent, usage_document, usage_row
+from .mongo_usage import spending, spent, summing, sums_of, usage_document, usage_row
+from .sums import Dimension, UsageSum
 from .tenants import AuditEntry, AuditPage, TenantRecord, page_mark
 
 T = TypeVar("T")
@@ -94,6 +96,8 @@ _DUPLICATE = 11000
 _GRACE_S = 0.5
 # A new index on a collection that has grown takes its time; the server builds on if we stop waiting.
 _INDEX_BUILD_S = 600.0
+# A report reads a whole ledger if it is asked to.
+_REPORT_S = 120.0
 # What is refused as a duplicate and then not found was deleted in between; twice is bad luck, more is a fault.
 _INSERT_TRIES = 3
 # Absent, kept, there but not marked yet, marked: that is what one insert at the same time can cost.
@@ -132,6 +136,7 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
     "usage": (
         _index("tenant", "request", "step", "attempt", unique=True),
         _index("tenant", "at", "cost_usd"),
+        _index("at"),
     ),
     "feedback": (
         _index("tenant", "request", "user", unique=True),
@@ -177,11 +182,13 @@ class MongoArchive:
     def __repr__(self) -> str:
         return f"<MongoArchive {self._name} {'closed' if self._client is None else 'open'}>"
 
-    async def open(self) -> None:
+    async def open(self, *, for_reading: bool = False) -> None:
+        """As the contract says. ``for_reading`` makes no indexes: who only reads may not be allowed to."""
         self._client = self._connect()
         try:
             await self.ping()
-            await self._make_indexes()
+            if not for_reading:
+                await self._make_indexes()
         except ArchiveUnavailable as error:
             servers = self._client.delegate.topology_description.server_descriptions()
             asked = ", ".join(f"{host}:{port}" for host, port in servers)
@@ -392,6 +399,7 @@ class MongoArchive:
         ending: Mapping[str, Any],
         answer: Message | None,
         usage: Sequence[UsageRow],
+        billing: Billing,
         run: int,
         ended_at: int,
     ) -> RequestRecord | None:
@@ -404,7 +412,7 @@ class MongoArchive:
             if refusable and found is not None and found["state"] == "open" and "cancel" in found:
                 return request_record(found)
             # The ending comes last: once it stands nobody may come back to write what belongs to it.
-            rows = [usage_document(tenant_id, request_id, row, found, ended_at) for row in usage]
+            rows = [usage_document(tenant_id, request_id, row, billing, ended_at) for row in usage]
             await _insert_usage(writing, db["usage"], rows)
             if found is not None and found["state"] != "open":
                 return request_record(found)
@@ -561,6 +569,18 @@ class MongoArchive:
     async def spent(self, tenant_id: str, since_ms: int) -> Decimal:
         async with self._reading() as db:
             return spent(await db["usage"].aggregate(spending(tenant_id, since_ms)).to_list(None))
+
+    async def usage_sums(
+        self,
+        by: Sequence[Dimension],
+        *,
+        tenant_id: str | None = None,
+        since_ms: int = 0,
+        until_ms: int | None = None,
+    ) -> Sequence[UsageSum]:
+        async with self._reading(_REPORT_S) as db:
+            groups = await db["usage"].aggregate(summing(by, tenant_id, since_ms, until_ms)).to_list(None)
+        return sums_of(by, groups)
 
     async def add_feedback(
         self, tenant_id: str, request_id: str, user_id: str, *, rating: int | str, comment: str | None, at: int

@@ -22,6 +22,7 @@ from . import sqlite_context, sqlite_tenants, sqlite_usage
 from .base import (
     ENDINGS_OF_CANCELLED,
     ArchiveUnavailable,
+    Billing,
     ContextRecord,
     ConversationPage,
     ConversationRecord,
@@ -30,6 +31,7 @@ from .base import (
     Role,
     UsageRow,
 )
+from .sums import Dimension, UsageSum
 from .tenants import AuditEntry, AuditPage, TenantRecord, page_mark
 
 T = TypeVar("T")
@@ -316,6 +318,7 @@ class SqliteArchive:
         ending: Mapping[str, Any],
         answer: Message | None,
         usage: Sequence[UsageRow],
+        billing: Billing,
         run: int,
         ended_at: int,
     ) -> RequestRecord | None:
@@ -325,8 +328,7 @@ class SqliteArchive:
             row = _request_row(db, tenant_id, request_id)
             if row is not None and row["state"] == "open" and refusable and _cancel_mark(db, row) is not None:
                 return _request(db, row)
-            owner = (None, None) if row is None else (row["user"], row["conversation"])
-            sqlite_usage.insert_usage(db, (tenant_id, request_id), usage, owner, ended_at)
+            sqlite_usage.insert_usage(db, (tenant_id, request_id), usage, billing, ended_at)
             if row is None:
                 return None
             if row["state"] == "open":
@@ -523,6 +525,16 @@ class SqliteArchive:
 
     async def spent(self, tenant_id: str, since_ms: int) -> Decimal:
         return await self._read(lambda db: sqlite_usage.spent(db, tenant_id, since_ms))
+
+    async def usage_sums(
+        self,
+        by: Sequence[Dimension],
+        *,
+        tenant_id: str | None = None,
+        since_ms: int = 0,
+        until_ms: int | None = None,
+    ) -> Sequence[UsageSum]:
+        return await self._read(lambda db: sqlite_usage.usage_sums(db, by, tenant_id, since_ms, until_ms))
 
     async def add_feedback(
         self, tenant_id: str, request_id: str, user_id: str, *, rating: int | str, comment: str | None, at: int

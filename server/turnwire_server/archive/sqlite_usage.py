@@ -8,9 +8,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
-from .base import UsageRow
-from .sums import sum_usd
+from .base import Billing, UsageRow
+from .sums import DAY_MS, DIMENSIONS, Dimension, UsageSum, combined, cost_of, sum_usd
 
 Connection = sqlite3.Connection
 
@@ -21,18 +22,23 @@ SCHEMA = (
         output_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, cost_usd TEXT NOT NULL, source TEXT NOT NULL,
         user TEXT, conversation TEXT, at INTEGER NOT NULL,
         PRIMARY KEY (tenant, request, step, attempt)) WITHOUT ROWID""",
+    "ALTER TABLE usage ADD COLUMN route TEXT",
+    "ALTER TABLE usage ADD COLUMN feature TEXT",
+    "CREATE INDEX IF NOT EXISTS usage_by_age ON usage (at)",
     # With the cost in it: what a tenant has spent is read from the index alone.
     "CREATE INDEX IF NOT EXISTS usage_by_time ON usage (tenant, at, cost_usd)",
 )
 
+_COLUMNS: dict[Dimension, str] = {dimension: dimension for dimension in DIMENSIONS}
+_COLUMNS["day"] = f"CAST(at - at % {DAY_MS} AS TEXT)"
 
-def insert_usage(
-    db: Connection, key: tuple[str, str], usage: Sequence[UsageRow], owner: tuple[str | None, str | None], at: int
-) -> None:
+
+def insert_usage(db: Connection, key: tuple[str, str], usage: Sequence[UsageRow], billing: Billing, at: int) -> None:
     """Insert the rows of the request ``key`` that are not there yet."""
     db.executemany(
         "INSERT INTO usage (tenant, request, step, attempt, deployment, outcome, input_tokens, output_tokens,"
-        " cached_tokens, cost_usd, source, user, conversation, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " cached_tokens, cost_usd, source, user, conversation, route, feature, at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT DO NOTHING",
         [
             (
@@ -46,7 +52,10 @@ def insert_usage(
                 row.cached_tokens,
                 row.cost_usd,
                 row.source,
-                *owner,
+                billing.user_id,
+                billing.conversation_id,
+                billing.route,
+                billing.feature,
                 at,
             )
             for row in usage
@@ -70,3 +79,28 @@ def spent(db: Connection, tenant_id: str, since_ms: int) -> Decimal:
         "SELECT cost_usd, count(*) FROM usage WHERE tenant = ? AND at >= ? GROUP BY cost_usd", (tenant_id, since_ms)
     )
     return sum_usd((cost, count) for cost, count in rows)
+
+
+def usage_sums(
+    db: Connection, by: Sequence[Dimension], tenant_id: str | None, since_ms: int, until_ms: int | None
+) -> list[UsageSum]:
+    """See `Archive.usage_sums`."""
+    columns = [_COLUMNS[dimension] for dimension in by]
+    conditions = ["at >= :since"]
+    if tenant_id is not None:
+        conditions.append("tenant = :tenant")
+    if until_ms is not None:
+        conditions.append("at < :until")
+    rows = db.execute(
+        f"SELECT {''.join(f'{column}, ' for column in columns)}count(*), sum(source = 'estimated'),"
+        " sum(input_tokens), sum(output_tokens), sum(cached_tokens), cost_usd"
+        f" FROM usage WHERE {' AND '.join(conditions)} GROUP BY {', '.join([*columns, 'cost_usd'])}",
+        {"tenant": tenant_id, "since": since_ms, "until": until_ms},
+    )
+    return combined(by, (_sum(tuple(row), len(by)) for row in rows))
+
+
+def _sum(row: tuple[Any, ...], places: int) -> UsageSum:
+    attempts, estimated, input_tokens, output_tokens, cached_tokens, cost_usd = row[places:]
+    cost = cost_of(cost_usd, attempts)
+    return UsageSum(row[:places], attempts, estimated, input_tokens, output_tokens, cached_tokens, cost)

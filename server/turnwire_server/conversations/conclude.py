@@ -19,6 +19,7 @@ from turnwire_server.eventlog.base import ConversationRef, Fenced, Finished, Own
 from . import endings
 from .patience import until_answered
 from .services import Services
+from .spec import TurnSpec
 from .writer import LostOwnership
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ async def archive_ending(
             ending=ending,
             answer=endings.answer_of(ending),
             usage=endings.rows_of(ending),
+            billing=TurnSpec.from_owned(owned).billing(),
             run=owned.run,
             ended_at=services.now_ms(),
         )

@@ -7,6 +7,7 @@ the tenant's configuration of that moment, because a turn keeps the configuratio
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,14 @@ from typing import Any, Literal, Self
 import orjson
 
 from turnwire_protocol import Message, RequestCreate, TextPart
+from turnwire_server.archive.base import Billing
 from turnwire_server.auth import Principal
 from turnwire_server.eventlog.base import ConversationRef, Owned, RequestRef
 from turnwire_server.gateway.router import Caller
 from turnwire_server.settings import Tenant
+
+_FEATURE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
 
 OnBusyMode = Literal["queue", "reject", "interrupt", "steer", "parallel"]
 
@@ -115,6 +120,16 @@ class TurnSpec:
         """Who asks, for the router. The route was judged when the request was made."""
         tenant = self.tenant
         return Caller(self.tenant_id, frozenset(tenant.get("features") or ()), frozenset(tenant.get("regions") or ()))
+
+    def billing(self) -> Billing:
+        """What its usage is summed by."""
+        return Billing(self.user_id, self.conversation_id, self.route, self.feature)
+
+    @property
+    def feature(self) -> str | None:
+        """The client's label for what it does here, if it has given one that can be one (SPEC section 4)."""
+        label = (self.metadata or {}).get("feature")
+        return label if isinstance(label, str) and _FEATURE.fullmatch(label) else None
 
     def user_message(self) -> Message:
         """The user's message as it is stored."""
