@@ -72,6 +72,13 @@ async def _tell(writing: Writing, db: Any, key: Document, untold: Document) -> N
     await writing.do(db["tenants"].update_one(told, {"$unset": {"untold": ""}}, session=writing.session))
 
 
+async def add_audit(writing: Writing, log: Any, entry: AuditEntry) -> AuditEntry:
+    """See `TenantArchive.add_audit`."""
+    key = {"_id": entry.op}
+    await writing.upsert(log, key, {"$setOnInsert": entry_document(entry)})
+    return audit_entry(await log.find_one(key, session=writing.session))
+
+
 async def audit(db: Any, tenant_id: str | None, limit: int, before: tuple[int, str] | None) -> AuditPage:
     """See `TenantArchive.audit`."""
     theirs: Document = {} if tenant_id is None else {"tenant": tenant_id}
