@@ -38,6 +38,7 @@ from .gateway.usage import TokenCounter
 from .settings import Settings
 from .sqlite import Database
 from .telemetry.metrics import Metrics
+from .tenants import TenantDirectory
 from .tools.demo import DEMO_TOOLS
 from .tools.executor import ToolExecutor, ToolResult
 from .tools.modules import load_tools
@@ -195,6 +196,7 @@ async def running(
         background.start_soon(hub.keep, name="ownership")
         background.start_soon(services.log.run, hub, name="log")
         background.start_soon(services.router.run, name="router")
+        background.start_soon(services.tenants.run, name="tenants")
         background.start_soon(front.wheel.run, name="timers")
         background.start_soon(_sweep, services, threads, name="sweeper")
         async with listening(front):
@@ -223,6 +225,7 @@ async def _open_services(
         tools=tools,
         counter=TokenCounter.load(),
         metrics=metrics,
+        tenants=TenantDirectory(settings, engines.archive),
         checkpoint=engines.checkpoint,
     )
 

@@ -13,6 +13,7 @@ from turnwire_server.gateway.router import Router
 from turnwire_server.gateway.usage import TokenCounter
 from turnwire_server.settings import Settings
 from turnwire_server.telemetry.metrics import Metrics
+from turnwire_server.tenants import TenantDirectory
 from turnwire_server.tools.executor import ToolExecutor
 
 
@@ -30,6 +31,7 @@ class Services:
     router: Router
     tools: ToolExecutor
     counter: TokenCounter
+    tenants: TenantDirectory
     metrics: Metrics
     checkpoint: Callable[[], Awaitable[None]]
     clock: Callable[[], float] = field(default=time.time)

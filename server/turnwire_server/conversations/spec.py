@@ -83,6 +83,7 @@ class TurnSpec:
                 "max_output_tokens": tenant.max_output_tokens,
                 "features": list(tenant.features),
                 "regions": list(tenant.regions),
+                "tools": None if tenant.tools is None else list(tenant.tools),
             },
             metadata=command.metadata,
             context=command.context,

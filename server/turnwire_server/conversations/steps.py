@@ -138,6 +138,9 @@ class Answer:
         walk = self._services.router.walk(self._spec.route, self._spec.caller())
         self._continues = False
         while (call := await walk.next()) is not None:
+            if (refusal := await self._services.tenants.refusal(self._spec.tenant_id)) is not None:
+                walk.ended(call)
+                return endings.failed("unavailable", refusal, retryable=False)
             failure = await self._attempt(walk, call, history)
             if failure is None:
                 return None
@@ -211,6 +214,8 @@ class Answer:
         asked = [first]
 
         async def begin_second() -> Runner[Attempt] | None:
+            if await self._services.tenants.refusal(self._spec.tenant_id) is not None:
+                return None
             call = walk.second(first.call)
             if call is None:
                 return None

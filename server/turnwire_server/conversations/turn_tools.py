@@ -29,8 +29,7 @@ class TurnTools:
         if provider.deployment.kind == "demo":
             tools = registry.demo()
         else:
-            tenant = self._services.settings.tenant(spec.tenant_id)
-            allowed = None if tenant is None else tenant.tools
+            allowed = spec.tenant.get("tools")
             tools = registry.offered(spec.tenant_id, frozenset(spec.scopes), allowed=allowed)
         self.offered = {**{tool.name: tool for tool in tools}, **self._clients}
         return list(self.offered.values())

@@ -162,8 +162,8 @@ async def _hello(session: Session, command: Hello) -> None:
     session.principal = principal = await _authenticate(session, token)
     session.header_token = None
     try:
-        tenant = front.tenant(principal)
-        front.admit(principal)
+        tenant = await front.tenant(principal)
+        front.admit(principal, tenant)
     except CommandError as error:
         code = CloseCode.FORBIDDEN if error.code is ErrorCode.FORBIDDEN else CloseCode.OVERLOADED
         session.wire.close_with(code)
@@ -292,7 +292,7 @@ async def _presence(session: Session, command: PresenceSet) -> None:
 async def _create(session: Session, command: RequestCreate | RequestRegenerate) -> None:
     front = session.front
     create = front.requests.create if isinstance(command, RequestCreate) else front.requests.regenerate
-    result = await create(session.principal, front.tenant(session.principal), command)  # type: ignore[arg-type]
+    result = await create(session.principal, await front.tenant(session.principal), command)  # type: ignore[arg-type]
     try:
         async with front.hub.pinned(result.conversation) as conversation:
             begin = None if result.is_duplicate else Cursor(result.epoch, result.seq)

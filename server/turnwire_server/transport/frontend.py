@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import anyio
 from anyio.abc import TaskGroup
 
-from turnwire_protocol import CommandError, ConversationDeleted, ErrorCode, Notice, WireLimits
+from turnwire_protocol import (
+    CloseCode,
+    CommandError,
+    ConversationDeleted,
+    ErrorCode,
+    ErrorMessage,
+    Notice,
+    WireLimits,
+)
+from turnwire_server.archive.base import ArchiveUnavailable
 from turnwire_server.auth import Authenticator, Principal
 from turnwire_server.conversations.hub import ConversationHub
 from turnwire_server.conversations.interrupts import Interrupts
@@ -21,6 +31,7 @@ from turnwire_server.conversations.threads import Threads
 from turnwire_server.conversations.tool_commands import ToolCommands
 from turnwire_server.eventlog.base import ConversationRef
 from turnwire_server.settings import Tenant
+from turnwire_server.tenants import TenantRefused, TenantUnusable
 
 from .flush import show_presence
 from .follower import Place
@@ -28,6 +39,10 @@ from .timers import TimerWheel
 
 if TYPE_CHECKING:
     from .session import Session
+
+logger = logging.getLogger(__name__)
+
+_ASK_AGAIN_MS = 1000
 
 
 class Frontend:
@@ -62,6 +77,7 @@ class Frontend:
         self.sessions: set[Session] = set()
         self._by_user: Counter[tuple[str, str]] = Counter()
         self._by_tenant: Counter[str] = Counter()
+        services.tenants.changed, services.tenants.in_use = self._tenant_changed, lambda: self._by_tenant
         self.wire_limits = WireLimits(
             frame_bytes=limits.frame_bytes,
             commands_per_s=limits.commands_per_s,
@@ -74,19 +90,36 @@ class Frontend:
             metadata_bytes=limits.metadata_bytes,
         )
 
-    def tenant(self, principal: Principal) -> Tenant:
-        """The tenant's settings; `forbidden` when it is not served here."""
-        tenant = self.settings.tenant(principal.tenant_id)
-        if tenant is None:
-            raise CommandError(ErrorCode.FORBIDDEN, f"the tenant '{principal.tenant_id}' is not served here")
-        return tenant
+    async def tenant(self, principal: Principal) -> Tenant:
+        """The tenant as it is set now; `forbidden` when it is not served, `unavailable` when that cannot be told."""
+        try:
+            return await self.services.tenants.find(principal.tenant_id)
+        except TenantRefused as refused:
+            raise CommandError(ErrorCode.FORBIDDEN, str(refused)) from None
+        except TenantUnusable as error:
+            raise CommandError(ErrorCode.UNAVAILABLE, str(error), retry_after_ms=_ASK_AGAIN_MS) from None
+        except ArchiveUnavailable as error:
+            logger.warning("a tenant was not looked up: %s", error)
+            text = "the server's storage did not answer in time; come back"
+            raise CommandError(ErrorCode.UNAVAILABLE, text, retry_after_ms=_ASK_AGAIN_MS) from None
 
-    def admit(self, principal: Principal) -> None:
+    def _tenant_changed(self, tenant_id: str, refusal: str | None) -> None:
+        """The connections of a tenant that is not served any more are closed."""
+        if refusal is None:
+            return
+        for session in tuple(self.sessions):
+            if session.admitted and session.principal.tenant_id == tenant_id:
+                session.send(ErrorMessage.of(CommandError(ErrorCode.FORBIDDEN, refusal)))
+                session.close_with(CloseCode.FORBIDDEN)
+
+    def admit(self, principal: Principal, tenant: Tenant) -> None:
         """Count a connection of this principal, or refuse it as `overloaded`."""
         limits = self.settings.limits
-        if self._by_user[principal.tenant_id, principal.user_id] >= limits.connections_per_user:
+        if self._by_user[principal.tenant_id, principal.user_id] >= (
+            tenant.connections_per_user or limits.connections_per_user
+        ):
             raise CommandError(ErrorCode.OVERLOADED, "too many connections of this user")
-        if self._by_tenant[principal.tenant_id] >= limits.connections_per_tenant:
+        if self._by_tenant[principal.tenant_id] >= (tenant.connections or limits.connections_per_tenant):
             raise CommandError(ErrorCode.OVERLOADED, "too many connections of this tenant")
         self._by_user[principal.tenant_id, principal.user_id] += 1
         self._by_tenant[principal.tenant_id] += 1

@@ -32,6 +32,7 @@ _JSON = "application/json"
 _STATUS = {
     ErrorCode.NOT_FOUND: http.HTTPStatus.NOT_FOUND,
     ErrorCode.FORBIDDEN: http.HTTPStatus.FORBIDDEN,
+    ErrorCode.UNAVAILABLE: http.HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
 
@@ -108,13 +109,13 @@ class HttpFront:
     async def _request(self, request_id: str, headers: Headers) -> Response:
         try:
             principal = await self._front.authenticator.authenticate(bearer_token(headers.get("Authorization")))
-            self._front.tenant(principal)
+            await self._front.tenant(principal)
         except AuthUnavailable as error:
             return _error(http.HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         except AuthError as error:
             return _error(http.HTTPStatus.UNAUTHORIZED, str(error), {"WWW-Authenticate": "Bearer"})
         except CommandError as error:
-            return _error(http.HTTPStatus.FORBIDDEN, error.message)
+            return _error(_STATUS[error.code], error.message)
         try:
             if not is_id(request_id):
                 raise CommandError(ErrorCode.NOT_FOUND, "no such request")

@@ -1,0 +1,9 @@
+"""Which tenants there are and how each is set now: from the configuration file, or from the archive, where it changes
+while servers run.
+
+Above the archive, below conversations. Knows nothing of connections and turns; they ask, and are told of changes.
+"""
+
+from turnwire_server.tenants.directory import TenantDirectory, TenantRefused, TenantUnusable
+
+__all__ = ["TenantDirectory", "TenantRefused", "TenantUnusable"]
