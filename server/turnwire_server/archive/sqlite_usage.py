@@ -86,15 +86,16 @@ def usage_sums(
 ) -> list[UsageSum]:
     """See `Archive.usage_sums`."""
     columns = [_COLUMNS[dimension] for dimension in by]
-    conditions = ["at >= :since"]
+    tokens = ["sum(input_tokens)", "sum(output_tokens)", "sum(cached_tokens)"]
+    figures = ", ".join([*columns, "count(*)", "sum(source = 'estimated')", *tokens, "cost_usd"])
+    groups = ", ".join([*columns, "cost_usd"])
+    chosen = "at >= :since"
     if tenant_id is not None:
-        conditions.append("tenant = :tenant")
+        chosen += " AND tenant = :tenant"
     if until_ms is not None:
-        conditions.append("at < :until")
+        chosen += " AND at < :until"
     rows = db.execute(
-        f"SELECT {''.join(f'{column}, ' for column in columns)}count(*), sum(source = 'estimated'),"
-        " sum(input_tokens), sum(output_tokens), sum(cached_tokens), cost_usd"
-        f" FROM usage WHERE {' AND '.join(conditions)} GROUP BY {', '.join([*columns, 'cost_usd'])}",
+        f"SELECT {figures} FROM usage WHERE {chosen} GROUP BY {groups}",  # noqa: S608 - made of the names above
         {"tenant": tenant_id, "since": since_ms, "until": until_ms},
     )
     return combined(by, (_sum(tuple(row), len(by)) for row in rows))
