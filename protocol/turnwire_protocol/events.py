@@ -489,13 +489,14 @@ class RateLimitsUpdated:
 
 @dataclass(slots=True, kw_only=True)
 class Notice:
-    """`kind` is open: `access_revoked`, `log_unavailable` and `slow` are known so far."""
+    """`kind` is open: `access_revoked`, `budget`, `log_unavailable` and `slow` are known so far."""
 
     type: Literal["notice"] = "notice"
     kind: str
     conversation_id: str | None = None
     request_id: str | None = None
     message: str | None = None
+    details: dict[str, Any] | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -22,19 +22,23 @@ from .archive import sqlite as archive_sqlite
 from .archive.base import Archive, ArchiveUnavailable
 from .archive.mongo import MongoArchive
 from .auth import build_authenticator
+from .conversations.alerts import Alerts
 from .conversations.conclude import archive_late
 from .conversations.hub import ConversationHub
 from .conversations.patience import until_answered
+from .conversations.quotas import Quotas
 from .conversations.requests import Requests
 from .conversations.services import Services
 from .conversations.threads import Threads
 from .eventlog import sqlite as log_sqlite
 from .eventlog.base import EventLog, LogUnavailable
 from .eventlog.group_commit import GroupCommit
-from .eventlog.redis import RedisBoard, RedisEventLog
+from .eventlog.redis import RedisBoard, RedisEventLog, RedisQuotas
 from .gateway.health.base import Board
 from .gateway.router import Router
 from .gateway.usage import TokenCounter
+from .quotas.base import QuotaStore
+from .quotas.memory import MemoryQuotas
 from .settings import Settings
 from .sqlite import Database
 from .telemetry.metrics import Metrics
@@ -65,6 +69,8 @@ class Engines:
     archive: Archive
     checkpoint: Callable[[], Awaitable[None]]
     measure: Callable[[Metrics], None]
+    quotas: QuotaStore
+    """Counts what tenants use."""
     board: Board | None = None
     """Where nodes tell each other what they learn of the deployments; None where there is one node."""
 
@@ -123,7 +129,11 @@ async def open_embedded(settings: Settings, stack: AsyncExitStack) -> Engines:
     stack.push_async_callback(log.aclose)
     archive = archive_sqlite.SqliteArchive(database)
     return Engines(
-        log, archive, database.checkpoint, lambda metrics: metrics.sqlite_queue.set_function(lambda: database.waiting)
+        log,
+        archive,
+        database.checkpoint,
+        lambda metrics: metrics.sqlite_queue.set_function(lambda: database.waiting),
+        MemoryQuotas(),
     )
 
 
@@ -154,12 +164,13 @@ async def open_clustered(settings: Settings, stack: AsyncExitStack) -> Engines:
     async def nothing() -> None:
         """The servers keep house themselves."""
 
-    board = RedisBoard(
-        storage.redis_url.get_secret_value(), prefix=storage.redis_prefix, timeout_s=storage.redis_timeout_s
-    )
-    stack.push_async_callback(board.aclose)
-    board.open()
-    return Engines(log, archive, nothing, log.measure, board)
+    url = storage.redis_url.get_secret_value()
+    board = RedisBoard(url, prefix=storage.redis_prefix, timeout_s=storage.redis_timeout_s)
+    quotas = RedisQuotas(url, prefix=storage.redis_prefix, timeout_s=storage.redis_timeout_s)
+    for each in (board, quotas):
+        stack.push_async_callback(each.aclose)
+        each.open()
+    return Engines(log, archive, nothing, log.measure, quotas, board)
 
 
 async def open_engines_for(settings: Settings, stack: AsyncExitStack) -> Engines:
@@ -197,6 +208,7 @@ async def running(
         background.start_soon(services.log.run, hub, name="log")
         background.start_soon(services.router.run, name="router")
         background.start_soon(services.tenants.run, name="tenants")
+        background.start_soon(services.quotas.alerts.run, name="budget alerts")
         background.start_soon(front.wheel.run, name="timers")
         background.start_soon(_sweep, services, threads, name="sweeper")
         async with listening(front):
@@ -216,6 +228,9 @@ async def _open_services(
     stack.push_async_callback(router.aclose)
     engines.measure(metrics)
     tools = await _open_tools(settings, environ, loaded, metrics, stack)
+    counter = TokenCounter.load()
+    secret_env = settings.alerts.webhook_secret_env
+    alerts = Alerts(settings.alerts, environ[secret_env] if secret_env is not None else None, engines.archive)
     return Services(
         settings=settings,
         log=engines.log,
@@ -223,9 +238,10 @@ async def _open_services(
         commit=GroupCommit(engines.log, _AppendMetrics(metrics)),
         router=router,
         tools=tools,
-        counter=TokenCounter.load(),
+        counter=counter,
         metrics=metrics,
         tenants=TenantDirectory(settings, engines.archive),
+        quotas=Quotas(engines.quotas, engines.archive, router, counter, settings.limits, metrics, alerts),
         checkpoint=engines.checkpoint,
     )
 

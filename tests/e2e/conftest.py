@@ -29,6 +29,7 @@ _ON_REDIS = frozenset(
         "test_disconnect",
         "test_idempotency",
         "test_isolation",
+        "test_limits",
         "test_presence",
         "test_recovery",
         "test_segments",

@@ -198,7 +198,8 @@ async def running_cluster(
 
     With ``redis_port`` every node has a proxy to Redis; with ``redis_url`` (Cluster, Sentinel) it has none.
     ``faults`` are those of the first nodes at their first start, see `Node.start`.
-    ``sections`` are merged over the settings of every node, table by table; ``environ`` gives a node's environment
+    ``sections`` are merged over the settings of every node, table by table, with ``deployment`` for the one that there
+    is; ``environ`` gives a node's environment
     from its name. In ``directory`` the nodes leave their logs and, embedded, their data.
     """
     async with AsyncExitStack() as stack:
@@ -254,5 +255,8 @@ def _tree(name: str, data_dir: Path, provider_url: str, storage: Tree, sections:
         "routes": [{"name": "default", "deployments": ["test"], "max_attempts": 1}],
     }
     for section, values in sections.items():
+        if section == "deployment":
+            tree["deployments"] = [{**tree["deployments"][0], **values}]
+            continue
         tree[section] = {**tree.get(section, {}), **values} if isinstance(values, Mapping) else values
     return tree

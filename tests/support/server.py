@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.support.storage import storage
@@ -27,7 +28,14 @@ SECRET = "a secret of the tests, long enough for HS256"
 Tree = Mapping[str, Any]
 
 
-def settings_for(data_dir: Path, *, provider_url: str | None = None, jwt: bool = False, **sections: Any) -> Settings:
+def settings_for(
+    data_dir: Path,
+    *,
+    provider_url: str | None = None,
+    jwt: bool = False,
+    environ: Mapping[str, str] = MappingProxyType({}),
+    **sections: Any,
+) -> Settings:
     """The settings of a test server; `sections` are merged over the defaults, table by table."""
     tree: dict[str, Any] = {
         "server": {"port": 0, "data_dir": str(data_dir), "drain_s": 0.2, "node_id": "test-node"},
@@ -40,12 +48,17 @@ def settings_for(data_dir: Path, *, provider_url: str | None = None, jwt: bool =
         tree["auth"] = {"mode": "jwt", "jwt_secret": SECRET}
     for name, section in sections.items():
         tree[name] = {**tree.get(name, {}), **section} if isinstance(section, Mapping) else section
-    return build_settings(tree, {})
+    return build_settings(tree, environ)
 
 
 @asynccontextmanager
 async def running_server(
-    data_dir: Path | None = None, *, provider_url: str | None = None, jwt: bool = False, **sections: Any
+    data_dir: Path | None = None,
+    *,
+    provider_url: str | None = None,
+    jwt: bool = False,
+    environ: Mapping[str, str] = MappingProxyType({}),
+    **sections: Any,
 ) -> AsyncIterator[App]:
     """A server that listens inside the block, with its data where `tests.support.storage` says."""
     kept = storage()
@@ -54,8 +67,8 @@ async def running_server(
         apps = []
         for number in range(kept.nodes):
             folder = data_dir if data_dir and number == 0 else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            settings = settings_for(folder, provider_url=provider_url, jwt=jwt, **sections)
-            apps.append(await stack.enter_async_context(running(settings, {})))
+            settings = settings_for(folder, provider_url=provider_url, jwt=jwt, environ=environ, **sections)
+            apps.append(await stack.enter_async_context(running(settings, environ)))
         yield apps[0] if len(apps) == 1 else Nodes(apps)
 
 

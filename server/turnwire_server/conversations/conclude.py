@@ -57,6 +57,7 @@ async def conclude(
     )
     if isinstance(answer, Fenced):
         raise LostOwnership
+    await services.quotas.settle(owned.request, owned.spec, endings.rows_of(ending))
     services.metrics.turns_total.labels(ending["outcome"]).inc()
     for row in endings.rows_of(ending):
         services.metrics.tokens_total.labels(row.deployment, "input").inc(row.input_tokens)

@@ -61,6 +61,7 @@ from .hub import ConversationHub
 from .opening import created_event, ensure_archived, kept_cancel, request_record
 from .patience import see_through, until_answered
 from .presented import Place
+from .quotas import Account
 from .roles import allows, require, role_of, taken
 from .spec import TurnSpec, fingerprint
 from .threads import Threads
@@ -99,6 +100,8 @@ class CreateResult:
     begin: Callable[[], Awaitable[None]] | None = None
     interrupts: str | None = None
     """The running request that this one ends."""
+    account: Account | None = None
+    """How its tenant stands now, if it has limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +174,7 @@ class Requests:
         if existing is not None:
             return existing
         # From the claim on somebody owns the request: a client that leaves now must not leave it half made.
-        claimed = await see_through(
+        claimed, account = await see_through(
             self._tasks,
             lambda: self._own(principal, tenant, command, ref, op),
             self._begin_if_mine,
@@ -187,6 +190,7 @@ class Requests:
             is_duplicate=False,
             begin=lambda: self._begin(claimed),
             interrupts=claimed.behind if command.on_busy == "interrupt" else None,
+            account=account,
         )
 
     async def regenerate(self, principal: Principal, tenant: Tenant, command: RequestRegenerate) -> CreateResult:
@@ -210,19 +214,24 @@ class Requests:
 
     async def _own(
         self, principal: Principal, tenant: Tenant, command: RequestCreate, ref: RequestRef, op: str
-    ) -> Claimed:
+    ) -> tuple[Claimed, Account | None]:
         """The claim, and the request in the archive, however long they take to answer."""
         conversation = ConversationRef(principal.tenant_id, command.conversation_id)
         with self._claims(conversation), self._hub.at_work(ref):
+            spec: TurnSpec | None = None
             try:
-                claimed = await self._claim(principal, tenant, command, ref, op)
+                record, route = await self._allowed(principal, tenant, command)
+                new = TurnSpec.create(command, principal, tenant, route, self._services.now_ms())
+                account = await self._services.quotas.reserve(new)
+                spec = new
+                claimed = await self._claim(principal, record, spec, command, op)
             except CommandError:
-                await self._release(op, ref)
+                await self._release(op, ref, spec)
                 raise
             if claimed.mine:
                 await self._archive(claimed, op)
                 claimed = await self._with_forgotten_cancel(claimed)
-            return claimed
+            return claimed, account
 
     async def _with_forgotten_cancel(self, claimed: Claimed) -> Claimed:
         """A cancel that was acknowledged before the request was known, and that the log has lost (guarantee 5)."""
@@ -232,8 +241,10 @@ class Requests:
         kept = await kept_cancel(self._services, owned)
         return claimed if kept is None else replace(claimed, owned=replace(owned, intents=(kept,)))
 
-    async def _release(self, op: str, ref: RequestRef) -> None:
-        """Give the id back, and start whoever waited behind it."""
+    async def _release(self, op: str, ref: RequestRef, spec: TurnSpec | None = None) -> None:
+        """Give the id back, with what ``spec`` has reserved, and start whoever waited behind it."""
+        if spec is not None:
+            await self._services.quotas.release(spec)
         release = partial(self._services.log.release, op, ref, claim_op=op)
         following = await until_answered(release, "releasing a request")
         if following is not None:
@@ -272,9 +283,10 @@ class Requests:
         position = await self._services.log.position(info.conversation)
         return CreateResult(info.conversation, position.epoch, position.seq, info.state, True)
 
-    async def _claim(
-        self, principal: Principal, tenant: Tenant, command: RequestCreate, ref: RequestRef, op: str
-    ) -> Claimed:
+    async def _allowed(
+        self, principal: Principal, tenant: Tenant, command: RequestCreate
+    ) -> tuple[ConversationRecord, str]:
+        """Its conversation and route, unless anything forbids it but what the tenant has used and what else runs."""
         if self._hub.is_draining:
             raise CommandError(ErrorCode.UNAVAILABLE, "this server is going away; connect again and send it there")
         if ConversationRef(principal.tenant_id, command.conversation_id) in self._deleting:
@@ -289,7 +301,12 @@ class Requests:
         self._check_tools(command)
         if command.target is not None:
             await self._check_target(record, command.target)
-        spec = TurnSpec.create(command, principal, tenant, route, self._services.now_ms())
+        return record, route
+
+    async def _claim(
+        self, principal: Principal, record: ConversationRecord, spec: TurnSpec, command: RequestCreate, op: str
+    ) -> Claimed:
+        ref = spec.request
         claimed = await self._try_claim(ref, spec, command, op, Base(record.ordinal, record.head, is_fresh=False))
         if isinstance(claimed, Outdated):
             fresh = await self._hub.refresh(spec.conversation)
@@ -390,10 +407,10 @@ class Requests:
             if error.unknown:
                 self._tasks.start_soon(self._begin, claimed, False)
             else:
-                await self._release(op, claimed.owned.request)
+                await self._release(op, claimed.owned.request, TurnSpec.from_owned(claimed.owned))
             raise CommandError(ErrorCode.UNAVAILABLE, "the archive does not answer; send it again") from error
         if not ours:
-            await self._release(op, claimed.owned.request)
+            await self._release(op, claimed.owned.request, TurnSpec.from_owned(claimed.owned))
             if stands.request_id != record.request_id:
                 await self._hub.refresh(claimed.owned.conversation)
                 raise _PlaceTaken(ErrorCode.UNAVAILABLE, "another request has its place; send it again")
@@ -403,7 +420,8 @@ class Requests:
                 raise CommandError(ErrorCode.UNAVAILABLE, "this request is being recovered; send it again")
             raise _conflict(claimed.owned.request)
 
-    async def _begin_if_mine(self, claimed: Claimed) -> None:
+    async def _begin_if_mine(self, owned: tuple[Claimed, Account | None]) -> None:
+        claimed, _ = owned
         if claimed.mine:
             await self._begin(claimed)
 

@@ -16,6 +16,8 @@ from turnwire_server.telemetry.metrics import Metrics
 from turnwire_server.tenants import TenantDirectory
 from turnwire_server.tools.executor import ToolExecutor
 
+from .quotas import Quotas
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -33,6 +35,7 @@ class Services:
     counter: TokenCounter
     tenants: TenantDirectory
     metrics: Metrics
+    quotas: Quotas
     checkpoint: Callable[[], Awaitable[None]]
     clock: Callable[[], float] = field(default=time.time)
 

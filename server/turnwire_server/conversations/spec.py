@@ -11,6 +11,7 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal, Self
 
 import orjson
@@ -24,8 +25,15 @@ from turnwire_server.settings import Tenant
 
 _FEATURE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
+LIMITS = ("requests_per_minute", "tokens_per_minute", "budget_usd_per_day", "budget_usd_per_month")
 
 OnBusyMode = Literal["queue", "reject", "interrupt", "steer", "parallel"]
+
+
+def limits_of(tenant: Tenant) -> dict[str, Any] | None:
+    """The tenant's limits, as they are kept in JSON; None when it has none."""
+    kept = {name: value for name in LIMITS if (value := getattr(tenant, name)) is not None}
+    return {name: str(value) if isinstance(value, Decimal) else value for name, value in kept.items()} or None
 
 
 def fingerprint(user_id: str, conversation_id: str, command: RequestCreate) -> str:
@@ -84,6 +92,7 @@ class TurnSpec:
                 "features": list(tenant.features),
                 "regions": list(tenant.regions),
                 "tools": None if tenant.tools is None else list(tenant.tools),
+                "limits": limits_of(tenant),
             },
             metadata=command.metadata,
             context=command.context,

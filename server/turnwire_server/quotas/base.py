@@ -60,9 +60,11 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a tenant has used: in the last minute, with the milliseconds until nothing of it counts any more, and of its
-    money today and this month, with what is held besides and the milliseconds until day and month end."""
+    """What a tenant has used at a time of the engine (``at_ms``, since the Unix epoch): in the last minute, with the
+    milliseconds until nothing of it counts any more; of its money today and this month, with what is held besides and
+    the milliseconds until day and month end."""
 
+    at_ms: int
     requests: int
     tokens: int
     requests_reset_ms: int

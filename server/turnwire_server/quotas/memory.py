@@ -166,6 +166,7 @@ def _refuse(tenant: _Tenant, now: int, rules: Rules, tokens: int, nano: int) -> 
 def _standing(tenant: _Tenant, now: int) -> Standing:
     second = now // 1000
     return Standing(
+        at_ms=now,
         requests=tenant.requests.sum(second),
         tokens=tenant.tokens.sum(second),
         requests_reset_ms=tenant.requests.reset_ms(now),

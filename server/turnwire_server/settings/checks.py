@@ -19,7 +19,7 @@ from turnwire_server.settings.addresses import is_one_redis
 from turnwire_server.settings.faults import ABSENT, Fault
 from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, Route, Tenant
-from turnwire_server.settings.tables import AuthSettings, ServerSettings, StorageSettings
+from turnwire_server.settings.tables import AlertSettings, AuthSettings, ServerSettings, StorageSettings
 from turnwire_server.settings.tools import McpServerSettings
 
 KEY_SOURCES = ("jwt_secret", "jwt_public_key", "jwks_url")
@@ -51,6 +51,12 @@ def check_server(server: ServerSettings, auth: AuthSettings | None) -> Iterator[
                 yield Fault(f"{key}.{index}", entry, 'is allowed only with auth.mode = "jwt"')
             elif entry != "*" and not pattern.fullmatch(entry):
                 yield Fault(f"{key}.{index}", entry, f"must look like {example}, with :port where needed")
+
+
+def check_alerts(alerts: AlertSettings, environ: Mapping[str, str]) -> Iterator[Fault]:
+    variable = alerts.webhook_secret_env
+    if variable is not None and not environ.get(variable, "").strip():
+        yield Fault("alerts.webhook_secret_env", variable, "names an environment variable that is not set")
 
 
 def check_storage(storage: StorageSettings) -> Iterator[Fault]:

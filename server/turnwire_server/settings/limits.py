@@ -8,7 +8,7 @@ that no number is written anywhere else.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -108,6 +108,14 @@ class Limits(Section):
     """Age in seconds past which a turn is ended instead of being taken over."""
     takeover_cost_usd: Annotated[Decimal, Field(ge=0)] = Decimal("1.00")
     """What a turn may have cost so far, in US dollars, to be taken over once more."""
+    quota_fail: Literal["open", "closed"] = "open"
+    """What happens to a tenant's new requests when what it has used cannot be counted: `open` lets them in, `closed`
+    answers `unavailable`."""
+    quota_recount_s: Seconds = 600
+    """Seconds after which a tenant's spending is counted anew from the ledger."""
+    reserved_output_tokens: Count = 1_000
+    """Tokens of answer that a new request is expected to use until it has ended, for a tenant without
+    `max_output_tokens`."""
     tool_timeout_s: Seconds = 30
     """Seconds a tool of the server may run, for tools that say nothing else; each of its retries anew."""
     tool_cancel_grace_s: Seconds = 2

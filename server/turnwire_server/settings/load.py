@@ -228,6 +228,8 @@ def _cross_check(tree: Tree, tables: Tree, environ: Mapping[str, str]) -> list[F
         faults += checks.check_auth(tables["auth"])
     if "limits" in tables:
         faults += checks.check_limits(tables["limits"])
+    if "alerts" in tables:
+        faults += checks.check_alerts(tables["alerts"], environ)
     faults += checks.check_deployments(tables["deployments"], environ)
     faults += checks.check_routes(tables["routes"], set(_names(tree["deployments"])))
     faults += checks.check_tenants(

@@ -171,3 +171,16 @@ class AuthSettings(Section):
     """Seconds after which the key set is fetched anew, so that a withdrawn key stops working."""
     jwks_min_interval_s: Seconds = 10
     """Seconds between two fetches at least, however many tokens with unknown keys come."""
+
+
+class AlertSettings(Section):
+    """Who is told when a tenant's budget comes to its end."""
+
+    webhook_url: HttpAddress | None = None
+    """Address that gets each alert as a `POST` of JSON; absent: alerts are logged and shown to the tenant's operators
+    only."""
+    webhook_secret_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    """Name of the environment variable with the secret that signs alerts: `Turnwire-Signature: sha256=…` is the
+    HMAC of the body."""
+    webhook_timeout_s: Seconds = 10
+    """Seconds one delivery may take. It is tried five times, with pauses that double."""

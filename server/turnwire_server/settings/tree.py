@@ -14,7 +14,7 @@ from turnwire_server.settings.addresses import passwords_in
 from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, Route, Tenant
 from turnwire_server.settings.section import Name, Section
-from turnwire_server.settings.tables import AuthSettings, ServerSettings, StorageSettings
+from turnwire_server.settings.tables import AlertSettings, AuthSettings, ServerSettings, StorageSettings
 from turnwire_server.settings.tools import McpServerSettings, ToolsSettings
 
 DEFAULT_TENANT = "default"
@@ -33,6 +33,8 @@ class Settings(Section):
     """Whose tokens are believed."""
     limits: Limits
     """Sizes, counts and times."""
+    alerts: AlertSettings
+    """Who is told when a budget comes to its end."""
     deployments: tuple[Deployment, ...]
     """Models at providers; never empty."""
     routes: tuple[Route, ...]
@@ -56,6 +58,8 @@ class Settings(Section):
         for address in (self.storage.redis_url, self.storage.mongo_url):
             if address is not None:
                 keys += passwords_in(address)
+        if self.alerts.webhook_secret_env is not None:
+            keys.append(environ.get(self.alerts.webhook_secret_env))
         for server in self.mcp_servers:
             keys += server.secret_values(environ)
             if server.url is not None:

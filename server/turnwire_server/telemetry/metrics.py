@@ -90,6 +90,14 @@ class Metrics:
         self.append_seconds = self._histogram("append_seconds", "Seconds one group commit took", _APPEND_S)
         self.sqlite_queue = self._gauge("sqlite_queue", "Jobs that wait for the database's writer thread", "livesum")
 
+        # Tenants. None has a label of its own: there may be many, and they are nobody else's business.
+        self.quota_refusals_total = self._counter(
+            "quota_refusals_total", "New requests refused for a tenant's limit or budget, by its name", "limit"
+        )
+        self.quota_errors_total = self._counter(
+            "quota_errors_total", "Times that a tenant's use could not be counted or settled"
+        )
+
         # Models.
         self.time_to_first_token_seconds = self._histogram(
             "time_to_first_token_seconds", "Seconds from a request's ack to its first delta", _FIRST_TOKEN_S

@@ -315,6 +315,8 @@ async def _create(session: Session, command: RequestCreate | RequestRegenerate) 
                 )
             )
             session.release(place)
+            if result.account is not None:
+                session.tell_limits(result.account)
     finally:
         if result.begin is not None:
             with anyio.CancelScope(shield=True):

@@ -20,13 +20,16 @@ from turnwire_protocol import (
 )
 from turnwire_server.archive.base import ArchiveUnavailable
 from turnwire_server.auth import Authenticator, Principal
+from turnwire_server.conversations.alerts import Alert
 from turnwire_server.conversations.hub import ConversationHub
 from turnwire_server.conversations.interrupts import Interrupts
+from turnwire_server.conversations.quotas import Account
 from turnwire_server.conversations.requests import Requests
 from turnwire_server.conversations.roles import role_of
 from turnwire_server.conversations.services import Services
 from turnwire_server.conversations.shared_context import SharedContexts
 from turnwire_server.conversations.snapshots import Snapshots
+from turnwire_server.conversations.spec import TurnSpec
 from turnwire_server.conversations.threads import Threads
 from turnwire_server.conversations.tool_commands import ToolCommands
 from turnwire_server.eventlog.base import ConversationRef
@@ -61,6 +64,7 @@ class Frontend:
         self.settings = services.settings
         self.hub = hub
         hub.attendances.show = show_presence
+        services.quotas.settled, services.quotas.alerts.raised = self._settled, self._alerted
         self.requests = requests
         self.interrupts = Interrupts(hub, requests)
         self.threads = threads
@@ -133,6 +137,20 @@ class Frontend:
         self._by_tenant[principal.tenant_id] -= 1
         if self._by_tenant[principal.tenant_id] <= 0:
             del self._by_tenant[principal.tenant_id]
+
+    def _settled(self, spec: TurnSpec, account: Account) -> None:
+        """A request has ended: its author's connections that follow it learn what is left."""
+        conversation = self.hub.find(spec.conversation)
+        for place in () if conversation is None else tuple(conversation.followers):
+            assert isinstance(place, Place), "the transport is the only one that follows"
+            if place.session.principal.user_id == spec.user_id:
+                place.session.tell_limits(account)
+
+    def _alerted(self, alert: Alert) -> None:
+        """A budget comes to its end: the tenant's operators are told."""
+        for session in self.sessions:
+            if session.admitted and session.principal.tenant_id == alert.tenant_id and session.is_operator:
+                session.send(Notice(kind="budget", message=str(alert), details=alert.to_wire()))
 
     def recheck_roles(self, ref: ConversationRef) -> None:
         """Roles have changed: those who may no longer view stop following."""

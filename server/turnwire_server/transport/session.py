@@ -29,6 +29,7 @@ from turnwire_protocol import (
     ErrorCode,
     ErrorMessage,
     OutputTextSegment,
+    RateLimitsUpdated,
     Segments,
     Wire,
     encode_frame,
@@ -36,6 +37,8 @@ from turnwire_protocol import (
 from turnwire_server.archive.base import ArchiveUnavailable
 from turnwire_server.auth import Principal
 from turnwire_server.conversations.conversation import Conversation
+from turnwire_server.conversations.quotas import Account
+from turnwire_server.conversations.roles import SCOPE_OPERATE
 from turnwire_server.eventlog.base import ConversationRef, LogUnavailable
 
 from .dispatch import dispatch
@@ -163,6 +166,16 @@ class Session:
     def send(self, message: Any) -> None:
         """Write one message that is in no log: answers, errors, notices."""
         self._write(self.codec.encode(message))
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether it may operate the whole tenant, and see its money."""
+        return SCOPE_OPERATE in self.principal.scopes
+
+    def tell_limits(self, account: Account) -> None:
+        """How the tenant stands, as far as it is this connection's business."""
+        if limits := account.to_wire(with_money=self.is_operator):
+            self.send(RateLimitsUpdated(limits=limits))
 
     def write_if_room(self, frame: bytes) -> bool:
         """Write a ready frame unless the socket's buffer is too full for it."""

@@ -72,7 +72,8 @@ def test_no_label_could_name_a_tenant_user_or_request() -> None:
     labels = {label for figure in figures(Metrics()) for label in figure._labelnames}
     from_commands = {"close_code", "type", "outcome", "reason"}
     from_settings = {"deployment", "kind", "check", "backend", "tool", "server"}
-    assert labels == from_commands | from_settings
+    of_the_protocol = {"limit"}
+    assert labels == from_commands | from_settings | of_the_protocol
 
 
 @pytest.mark.parametrize("figure", figures(Metrics()), ids=lambda figure: figure._name)

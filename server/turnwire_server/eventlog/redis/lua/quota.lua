@@ -115,7 +115,7 @@ local function standing(first, second_field, third)
   local tokens, tokens_reset = sum('t')
   redis.call('PEXPIRE', KEYS[1], 2 * WINDOW * 1000)
   for i = 2, 4 do redis.call('PEXPIRE', KEYS[i], 2 * 86400000) end
-  local answer = {first, second_field, third, int(requests), int(tokens), int(requests_reset), int(tokens_reset),
+  local answer = {first, second_field, third, int(now), int(requests), int(tokens), int(requests_reset), int(tokens_reset),
     int(money.dn or 0), int(money.mn or 0), int(money.held or 0),
     int((today + 1) * 86400000 - now), int(next_month * 86400000 - now)}
   return answer
