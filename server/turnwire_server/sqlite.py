@@ -74,14 +74,15 @@ class Database:
         """Writes that the writer thread has not taken yet."""
         return self._queue.qsize()
 
-    async def open(self, schema: Sequence[str]) -> None:
+    async def open(self, schema: Sequence[str], *, alone: bool = True) -> None:
         """Lock the folder, open the file and run ``schema`` (statements that may find their work done).
 
+        With ``alone`` False nothing is locked: for short writes beside a server that runs.
         Raises `DataInUse` when another process has it, `DatabaseUnavailable` when it cannot be opened.
         """
         self._loop = asyncio.get_running_loop()
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="turnwire-read")
-        await self._loop.run_in_executor(self._readers, self._open, schema)
+        await self._loop.run_in_executor(self._readers, self._open, schema, alone)
         self._thread = threading.Thread(target=self._write_loop, name="turnwire-write", daemon=True)
         self._thread.start()
 
@@ -134,20 +135,13 @@ class Database:
 
     # --- in threads ------------------------------------------------------------------------------------
 
-    def _open(self, schema: Sequence[str]) -> None:
+    def _open(self, schema: Sequence[str], alone: bool) -> None:
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self._data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if alone:
+                self._lock()
         except OSError as error:
             raise DatabaseUnavailable(f"cannot use data_dir {self._data_dir}: {error}", unknown=False) from None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise DataInUse(
-                f"{self._data_dir} is in use by another turnwire process; stop it or set server.data_dir"
-            ) from None
-        self._lock_fd = fd
         try:
             connection = self._connect()
             connection.execute("PRAGMA journal_mode=WAL")
@@ -158,6 +152,17 @@ class Database:
         except sqlite3.Error as error:
             raise DatabaseUnavailable(f"cannot open {self._path}: {error}", unknown=False) from None
         self._writer = connection
+
+    def _lock(self) -> None:
+        fd = os.open(self._data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise DataInUse(
+                f"{self._data_dir} is in use by another turnwire process; stop it or set server.data_dir"
+            ) from None
+        self._lock_fd = fd
 
     def _connect(self) -> sqlite3.Connection:
         # Autocommit mode: transactions are begun by hand. Each connection stays with its thread, except that the

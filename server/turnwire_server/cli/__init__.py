@@ -9,6 +9,8 @@ from __future__ import annotations
 import typer
 
 from turnwire_server import __version__
+from turnwire_server.cli import tenant
+from turnwire_server.cli.audit import audit
 from turnwire_server.cli.chat import chat
 from turnwire_server.cli.check import check
 from turnwire_server.cli.serve import serve
@@ -20,6 +22,8 @@ app.command()(serve)
 app.command()(chat)
 app.command()(token)
 app.command()(check)
+app.command()(audit)
+app.add_typer(tenant.app, name="tenant")
 app.command()(usage)
 
 
