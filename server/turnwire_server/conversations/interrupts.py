@@ -31,6 +31,7 @@ from turnwire_server.auth import Principal
 from turnwire_server.eventlog.base import ConversationRef, Phase, Posted, PostOutcome, RequestInfo, RequestRef
 
 from . import endings
+from .audit import note_operation
 from .hub import ConversationHub
 from .patience import until_answered
 from .presented import Place, clamped, cut, length, place_of_text
@@ -63,7 +64,7 @@ class Interrupts:
     async def interrupt(self, principal: Principal, command: RequestInterrupt) -> InterruptResult:
         """Barge-in: confirmed, tentative or retracted. Raises `not_found`, `forbidden`."""
         ref = RequestRef(principal.tenant_id, command.request_id)
-        info, record = await self._known(principal, ref)
+        info, record = await self._known(principal, ref, command.type)
         said = command.presented
         if info is not None and info.phase in _LIVE:
             if isinstance(said, PresentedAt):
@@ -96,8 +97,11 @@ class Interrupts:
 
     # --- while it runs -------------------------------------------------------------------------------------
 
-    async def _known(self, principal: Principal, ref: RequestRef) -> tuple[RequestInfo | None, RequestRecord | None]:
-        """The request for those who may steer it: its author, as an editor, or an owner of the conversation."""
+    async def _known(
+        self, principal: Principal, ref: RequestRef, act: str | None = None
+    ) -> tuple[RequestInfo | None, RequestRecord | None]:
+        """The request for those who may steer it: its author, as an editor, or an owner of the conversation. ``act`` is
+        what an operator is about to do."""
         info = await self._services.log.request(ref)
         record = None
         if info is None or info.phase not in _LIVE:
@@ -115,6 +119,9 @@ class Interrupts:
                     ErrorCode.NOT_FOUND, f"no request '{ref.request_id}'", request_id=ref.request_id
                 ) from None
             raise
+        assert conversation is not None, "require refuses absent ones"
+        if author != principal.user_id and act is not None:
+            await note_operation(self._services, principal, conversation, act, request_id=ref.request_id)
         return info, record
 
     async def _note(self, info: RequestInfo, place: Place) -> bool:

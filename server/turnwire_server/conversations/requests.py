@@ -57,6 +57,7 @@ from turnwire_server.settings import Tenant
 from turnwire_server.tools.schema import UnusableSchema
 
 from . import endings
+from .audit import note_operation
 from .hub import ConversationHub
 from .opening import created_event, ensure_archived, kept_cancel, request_record
 from .patience import see_through, until_answered
@@ -533,7 +534,7 @@ class Requests:
         any_user = False
         home: ConversationRef | None = None
         if info is not None and info.user_id != principal.user_id:
-            any_user = await self._may_cancel(principal, info.conversation)
+            any_user = await self._may_cancel(principal, info.conversation, ref.request_id)
         elif info is None:
             record = await self._services.archive.request(*_request_key(ref))
             if record is not None and record.state != "open":
@@ -542,7 +543,8 @@ class Requests:
                     return CancelResult("already_terminal", record.state)
             elif record is not None:
                 home = ConversationRef(ref.tenant_id, record.conversation_id)
-                any_user = record.user_id != principal.user_id and await self._may_cancel(principal, home)
+                is_other = record.user_id != principal.user_id
+                any_user = is_other and await self._may_cancel(principal, home, ref.request_id)
         return await see_through(
             self._tasks,
             lambda: self._cancel(ref, principal.user_id, command.reason, any_user=any_user, info=info, home=home),
@@ -624,7 +626,7 @@ class Requests:
             return CancelResult("cancelling")
         return None
 
-    async def _may_cancel(self, principal: Principal, ref: ConversationRef) -> bool:
+    async def _may_cancel(self, principal: Principal, ref: ConversationRef, request_id: str) -> bool:
         """An owner may cancel anybody's; a member without that right is told so, a stranger learns nothing."""
         record = await self._hub.record(ref)
         role = None if record is None else role_of(record, principal)
@@ -632,6 +634,8 @@ class Requests:
             return False
         if not allows(role, "owner"):
             raise CommandError(ErrorCode.FORBIDDEN, "only its author or an owner of the conversation may cancel this")
+        assert record is not None, "who has a role in it has found it"
+        await note_operation(self._services, principal, record, "request.cancel", request_id=request_id)
         return True
 
     async def _post_cancel(

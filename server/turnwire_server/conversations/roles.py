@@ -6,6 +6,8 @@ conversation of its tenant. Whoever may not even view learns nothing: for them i
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from turnwire_protocol import CommandError, ErrorCode
 from turnwire_server.archive.base import ConversationRecord, Role
 from turnwire_server.auth import Principal
@@ -34,6 +36,12 @@ def role_of(record: ConversationRecord, principal: Principal) -> Role | None:
 def allows(role: Role | None, needed: Role) -> bool:
     """Whether ``role`` includes what ``needed`` may do."""
     return role is not None and _RANK[role] >= _RANK[needed]
+
+
+def acts_by_scope(record: ConversationRecord, principal: Principal) -> bool:
+    """Whether the principal owns this conversation by the scope to operate its tenant, and by nothing else."""
+    own = replace(principal, scopes=principal.scopes - {SCOPE_OPERATE})
+    return allows(role_of(record, principal), "owner") and not allows(role_of(record, own), "owner")
 
 
 def require(record: ConversationRecord | None, conversation_id: str, principal: Principal, needed: Role) -> Role:

@@ -23,6 +23,7 @@ from turnwire_server.archive.base import ConversationRecord, Role
 from turnwire_server.auth import Principal
 from turnwire_server.eventlog.base import ConversationRef
 
+from .audit import note_operation
 from .conclude import archive_late
 from .hub import ConversationHub
 from .patience import until_answered
@@ -152,6 +153,8 @@ class Threads:
         assert record is not None, "require refuses absent ones"
         if command.user_id == record.owner_id:
             raise CommandError(ErrorCode.INVALID_STATE, "the creator of a conversation always owns it")
+        given = {"user_id": command.user_id, "role": command.role}
+        await note_operation(self._services, principal, record, command.type, **given)
         await self._services.archive.set_member(ref.tenant_id, ref.conversation_id, command.user_id, command.role)
         await self._hub.refresh(ref)
         event = MemberChanged(
@@ -180,7 +183,10 @@ class Threads:
     ) -> ConversationRef:
         """Cancel what runs, then drop log and archive. The usage ledger stays."""
         ref = ConversationRef(principal.tenant_id, conversation_id)
-        require(await self._hub.record(ref), conversation_id, principal, "owner")
+        record = await self._hub.record(ref)
+        require(record, conversation_id, principal, "owner")
+        assert record is not None, "require refuses absent ones"
+        await note_operation(self._services, principal, record, "conversation.delete")
         async with emptied(ref, principal.user_id):
             # The record goes last: as long as it stands an interrupted delete can be repeated, and nobody else can
             # take the name and be shown the old log.

@@ -27,6 +27,7 @@ from turnwire_server.eventlog.base import ConversationRef, Intent, Phase, Posted
 from turnwire_server.tools.errors import InvalidArguments
 from turnwire_server.tools.output import UnusableOutput, usable
 
+from .audit import note_operation
 from .calls import digest, question
 from .hub import ConversationHub
 from .patience import until_answered
@@ -34,6 +35,8 @@ from .roles import require
 from .snapshots import Snapshots
 from .spec import TurnSpec
 from .turn_tools import TurnTools
+
+_AnyToolCommand = ToolClaim | ToolResult | ToolApprove | ToolDeny | ToolCancel
 
 
 class ToolCommands:
@@ -125,7 +128,7 @@ class ToolCommands:
     async def _call(
         self,
         principal: Principal,
-        command: ToolCommand,
+        command: _AnyToolCommand,
         *,
         owner_for_others: bool = False,
         said: tuple[str, Mapping[str, Any]] | None = None,
@@ -167,6 +170,10 @@ class ToolCommands:
             raise _unknown(command)
         if part.state in ("completed", "failed"):
             raise _settled(f"the call has {part.state}")
+        if not is_mine:
+            assert conversation is not None, "require refuses absent ones"
+            about = {"request_id": ref.request_id, "call_id": part.call_id}
+            await note_operation(self._services, principal, conversation, command.type, **about)
         return info, part
 
     async def _part(self, info: RequestInfo, call_id: str) -> ToolCallPart | None:
