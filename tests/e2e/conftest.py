@@ -34,6 +34,7 @@ _ON_REDIS = frozenset(
         "test_recovery",
         "test_segments",
         "test_slow_readers",
+        "test_tenants",
     ]
 )
 # About half a minute: what two nodes have to agree upon.
@@ -61,6 +62,9 @@ _ON_CLUSTER = frozenset(
         "test_a_lost_announcement_is_made_good",
         "test_a_storm_is_told_in_a_few_messages",
         "test_every_command_in_every_state",
+        "test_a_tenant_is_served_from_when_it_is_added_and_its_changes_count_for_the_next_command",
+        "test_who_is_suspended_or_removed_is_closed_and_refused_and_nobody_else",
+        "test_what_an_operator_does_with_what_belongs_to_others_is_told",
     ]
 )
 # These are about two nodes and run nowhere else.
@@ -77,6 +81,11 @@ _ONE_NODE = frozenset(
         "test_a_close_by_the_server_does_not_count",
         "test_connections_of_one_user_are_limited_and_cost_no_other_user_anything",
         "test_connections_of_the_process_are_limited_before_anything_is_read",
+        "test_connections_are_limited_by_tenant_and_by_user",
+        "test_a_slow_call_of_a_suspended_tenant_is_not_raced",
+        "test_while_the_archive_is_away_tenants_stay_as_they_were_known",
+        "test_settings_that_make_no_sense_here_stop_nothing_and_are_told",
+        "test_an_operator_does_nothing_that_cannot_be_told",
         # A node does not know of an absence that ended and began again elsewhere while it waited.
         "test_each_absence_of_the_author_has_its_own_grace_time",
         "test_origin_and_http",
