@@ -65,6 +65,7 @@ _ON_CLUSTER = frozenset(
         "test_a_tenant_is_served_from_when_it_is_added_and_its_changes_count_for_the_next_command",
         "test_who_is_suspended_or_removed_is_closed_and_refused_and_nobody_else",
         "test_what_an_operator_does_with_what_belongs_to_others_is_told",
+        "test_a_change_at_the_command_line_is_live_within_seconds_beside_running_servers",
     ]
 )
 # These are about two nodes and run nowhere else.

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 import websockets
+from tests.server.cli.commands import turnwire
 from tests.support.client import CallError, Client, connected
 from tests.support.provider import ControlledProvider, Gate, Script, running_provider
 from tests.support.server import Nodes, running_server, token
@@ -208,6 +211,49 @@ async def ended(app: App, request: str) -> RequestRecord:
         while (record := await app.front.services.archive.request("acme", request)) is None or record.state == "open":
             await asyncio.sleep(0.02)
     return record
+
+
+# --- the command line ------------------------------------------------------------------------------------
+
+
+async def test_a_change_at_the_command_line_is_live_within_seconds_beside_running_servers(tmp_path: Path) -> None:
+    async with running_stack(tmp_path, jwt=True, tenants=FILED) as (provider, app):
+        (tmp_path / "turnwire.toml").write_text(
+            '[tenants.filed]\n[[routes]]\nname = "default"\ndeployments = ["demo"]\n'
+        )
+
+        async def tenant(*arguments: str) -> None:
+            done = await turnwire(tmp_path, "tenant", *arguments, **where(app))
+            assert done.code == 0, done.err
+
+        await tenant("add", "acme", "features=a", "system_prompt=first")
+        async with connected(app.url, token=token()) as one, connected(app.url, token=token()) as two:
+            assert one.welcome["features"] == two.welcome["features"] == ["a"]
+            await tenant("set", "acme", "system_prompt=second")
+            for number, client in enumerate((one, two)):
+                async with asyncio.timeout(10):
+                    for again in itertools.count():
+                        await client.create(f"r{number}-{again}", f"c{number}", "hello")
+                        await client.terminal(f"r{number}-{again}")
+                        if provider.requests[-1].messages[0]["content"] == "second":
+                            break
+            changed = time.monotonic()
+            await tenant("set", "acme", "suspended=true")
+            assert [await closed(client) for client in (one, two)] == [4503, 4503]
+            assert time.monotonic() - changed < 15, "most of it is the start of the command"
+        listed = await turnwire(tmp_path, "audit", "--format", "json", **where(app))
+        assert [entry["act"] for entry in json.loads(listed.out)] == ["tenant.add", "tenant.set", "tenant.set"]
+
+
+def where(app: App) -> dict[str, str]:
+    """What tells a command the archive of this server."""
+    settings = app.front.settings
+    variables = {"TURNWIRE_SERVER__DATA_DIR": str(settings.server.data_dir)}
+    if settings.storage.redis_url is not None and settings.storage.mongo_url is not None:
+        variables["TURNWIRE_STORAGE__REDIS_URL"] = settings.storage.redis_url.get_secret_value()
+        variables["TURNWIRE_STORAGE__MONGO_URL"] = settings.storage.mongo_url.get_secret_value()
+        variables["TURNWIRE_STORAGE__MONGO_DATABASE"] = settings.storage.mongo_database
+    return variables
 
 
 # --- what is away or wrong -------------------------------------------------------------------------------
