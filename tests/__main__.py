@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -48,11 +49,19 @@ def parts() -> list[list[str]]:
     return [*long, *rest.values()]
 
 
-def run(part: list[str], options: list[str]) -> tuple[list[str], int, str, float]:
+def environ(bytecode: str) -> dict[str, str]:
+    """The environment of the parts: the many processes that they start find the project compiled, outside its tree."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**inherited, "PYTHONPYCACHEPREFIX": bytecode}
+
+
+def run(part: list[str], options: list[str], env: dict[str, str]) -> tuple[list[str], int, str, float]:
     """Run one part; gives its exit code, output and seconds."""
     began = time.monotonic()
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *part]
-    done = subprocess.run(command, cwd=HERE.parent, text=True, errors="replace", capture_output=True, check=False)
+    done = subprocess.run(
+        command, cwd=HERE.parent, env=env, text=True, errors="replace", capture_output=True, check=False
+    )
     return part, done.returncode, done.stdout + done.stderr, time.monotonic() - began
 
 
@@ -60,8 +69,11 @@ def main() -> int:
     """Run all parts, as many at once as there are cores but at least two; the exit code is 0 when all passed."""
     began = time.monotonic()
     failed: list[str] = []
-    with ThreadPoolExecutor(max(2, min(os.cpu_count() or 1, 4))) as pool:
-        for done in as_completed([pool.submit(run, part, sys.argv[1:]) for part in parts()]):
+    with (
+        tempfile.TemporaryDirectory() as bytecode,
+        ThreadPoolExecutor(max(2, min(os.cpu_count() or 1, 4))) as pool,
+    ):
+        for done in as_completed([pool.submit(run, part, sys.argv[1:], environ(bytecode)) for part in parts()]):
             part, code, output, seconds = done.result()
             place = Path(part[0]).relative_to(HERE)
             name = str(place) if len(part) == 1 else f"{place.parts[0]}/…"

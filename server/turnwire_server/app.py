@@ -10,17 +10,14 @@ import logging
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
 
 import anyio
 
 from turnwire_protocol import CloseCode, GoAway
 
-from .archive import sqlite as archive_sqlite
-from .archive.base import Archive, ArchiveUnavailable
-from .archive.mongo import MongoArchive
+from .archive.base import ArchiveUnavailable
 from .auth import build_authenticator
 from .conversations.alerts import Alerts
 from .conversations.conclude import archive_late
@@ -30,17 +27,12 @@ from .conversations.quotas import Quotas
 from .conversations.requests import Requests
 from .conversations.services import Services
 from .conversations.threads import Threads
-from .eventlog import sqlite as log_sqlite
-from .eventlog.base import EventLog, LogUnavailable
+from .engines import Engines, OpenEngines, open_embedded
+from .eventlog.base import LogUnavailable
 from .eventlog.group_commit import GroupCommit
-from .eventlog.redis import RedisBoard, RedisEventLog, RedisQuotas
-from .gateway.health.base import Board
 from .gateway.router import Router
 from .gateway.usage import TokenCounter
-from .quotas.base import QuotaStore
-from .quotas.memory import MemoryQuotas
 from .settings import Settings
-from .sqlite import Database
 from .telemetry.metrics import Metrics
 from .tenants import TenantDirectory
 from .tools.demo import DEMO_TOOLS
@@ -56,26 +48,6 @@ logger = logging.getLogger(__name__)
 _SWEEP_S = 5.0
 # Connections are told to go over this share of the drain time, so that they do not come back all at once.
 _GOAWAY_SPREAD = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Engines:
-    """What stands behind the two ports, and what the server wants to know of it besides.
-
-    ``checkpoint`` is the storage's own housekeeping; ``measure`` tells it where its figures go.
-    """
-
-    log: EventLog
-    archive: Archive
-    checkpoint: Callable[[], Awaitable[None]]
-    measure: Callable[[Metrics], None]
-    quotas: QuotaStore
-    """Counts what tenants use."""
-    board: Board | None = None
-    """Where nodes tell each other what they learn of the deployments; None where there is one node."""
-
-
-OpenEngines = Callable[[Settings, AsyncExitStack], Awaitable[Engines]]
 
 
 class App:
@@ -113,70 +85,14 @@ class App:
             session.close_with(CloseCode.GOING_AWAY)
 
 
-async def open_embedded(settings: Settings, stack: AsyncExitStack) -> Engines:
-    """The engines that need nothing but ``data_dir``: one SQLite file for the log and the archive."""
-    limits = settings.limits
-    database = Database(settings.server.data_dir)
-    stack.push_async_callback(database.aclose)
-    await database.open([*log_sqlite.SCHEMA, *archive_sqlite.SCHEMA])
-    log = log_sqlite.SqliteEventLog(
-        database,
-        retention_s=settings.storage.retention_s,
-        reservation_s=limits.reservation_s,
-        recorded_cancel_s=limits.recorded_cancel_s,
-    )
-    await log.open()
-    stack.push_async_callback(log.aclose)
-    archive = archive_sqlite.SqliteArchive(database)
-    return Engines(
-        log,
-        archive,
-        database.checkpoint,
-        lambda metrics: metrics.sqlite_queue.set_function(lambda: database.waiting),
-        MemoryQuotas(),
-    )
-
-
-async def open_clustered(settings: Settings, stack: AsyncExitStack) -> Engines:
-    """Redis for the log, MongoDB for the archive."""
-    limits, storage = settings.limits, settings.storage
-    assert storage.redis_url is not None, "asked for by open_engines"
-    assert storage.mongo_url is not None, "the settings refuse one without the other"
-    archive = MongoArchive(
-        storage.mongo_url.get_secret_value(), storage.mongo_database, timeout_s=storage.mongo_timeout_s
-    )
-    stack.push_async_callback(archive.aclose)
-    await archive.open()
-    log = RedisEventLog(
-        storage.redis_url.get_secret_value(),
-        prefix=storage.redis_prefix,
-        partitions=storage.partitions,
-        durability=storage.redis_durability,
-        timeout_s=storage.redis_timeout_s,
-        lease_s=storage.lease_s,
-        retention_s=storage.retention_s,
-        reservation_s=limits.reservation_s,
-        recorded_cancel_s=limits.recorded_cancel_s,
-    )
-    stack.push_async_callback(log.aclose)
-    await log.open()
-
-    async def nothing() -> None:
-        """The servers keep house themselves."""
-
-    url = storage.redis_url.get_secret_value()
-    board = RedisBoard(url, prefix=storage.redis_prefix, timeout_s=storage.redis_timeout_s)
-    quotas = RedisQuotas(url, prefix=storage.redis_prefix, timeout_s=storage.redis_timeout_s)
-    for each in (board, quotas):
-        stack.push_async_callback(each.aclose)
-        each.open()
-    return Engines(log, archive, nothing, log.measure, quotas, board)
-
-
 async def open_engines_for(settings: Settings, stack: AsyncExitStack) -> Engines:
     """Clustered where the settings name servers, else embedded."""
-    opener = open_embedded if settings.storage.redis_url is None else open_clustered
-    return await opener(settings, stack)
+    if settings.storage.redis_url is None:
+        return await open_embedded(settings, stack)
+    # Loaded only here: the drivers take a third of the time that an embedded server needs to start.
+    from .clustered import open_clustered
+
+    return await open_clustered(settings, stack)
 
 
 @asynccontextmanager

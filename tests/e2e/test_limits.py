@@ -22,8 +22,9 @@ from tests.support.provider import ControlledProvider, Gate, Script, running_pro
 from tests.support.server import running_server, settings_for, token
 from tests.support.storage import storage
 
-from turnwire_server.app import App, Engines, open_engines_for, running
+from turnwire_server.app import App, open_engines_for, running
 from turnwire_server.conversations.roles import SCOPE_OPERATE
+from turnwire_server.engines import Engines
 from turnwire_server.eventlog.redis import RedisQuotas
 
 USD_PER_TOKEN = "1000"
@@ -283,7 +284,7 @@ async def test_80_and_100_percent_of_a_budget_are_told_once_each(caplog: pytest.
                         assert [m["details"]["percent"] for m in each.events("notice")] == [80, 100]
                 assert client.events("notice") == []
         assert hook.taken.empty()
-    warnings = [record.getMessage() for record in caplog.records if "of its budget" in record.getMessage()]
+    warnings = [record.getMessage() for record in caplog.records if "of the budget of this day" in record.getMessage()]
     assert len(warnings) == 2
 
 

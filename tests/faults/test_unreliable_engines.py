@@ -28,7 +28,8 @@ from tests.support.unreliable import (
     unreliable_log,
 )
 
-from turnwire_server.app import App, Engines, open_embedded, running
+from turnwire_server.app import App, running
+from turnwire_server.engines import Engines, open_embedded
 from turnwire_server.settings import Settings
 
 FAULTS = [Fault.NONE, Fault.TWICE, Fault.LOST, Fault.MISSED, Fault.REFUSED]

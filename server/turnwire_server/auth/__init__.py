@@ -6,7 +6,6 @@ the process with `build_authenticator`; the transport asks it about each token i
 
 from turnwire_server.auth.build import build_authenticator
 from turnwire_server.auth.dev import DEV_TENANT, DEV_USER, DevAuthenticator, dev_secret
-from turnwire_server.auth.jwks import JwksKeys
 from turnwire_server.auth.jwt_tokens import JwtAuthenticator, make_token
 from turnwire_server.auth.keys import FixedKey, KeySource
 from turnwire_server.auth.principal import (
@@ -29,7 +28,6 @@ __all__ = [
     "ExpiredToken",
     "FixedKey",
     "InvalidToken",
-    "JwksKeys",
     "JwtAuthenticator",
     "KeySource",
     "Principal",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from turnwire_server.auth.dev import DevAuthenticator
-from turnwire_server.auth.jwks import JwksKeys
 from turnwire_server.auth.jwt_tokens import JwtAuthenticator
 from turnwire_server.auth.keys import FixedKey, KeySource
 from turnwire_server.auth.principal import Authenticator
@@ -31,6 +30,9 @@ def _key_source(auth: AuthSettings) -> KeySource:
     if auth.jwt_public_key is not None:
         return FixedKey(auth.jwt_public_key)
     assert auth.jwks_url is not None  # settings.checks.check_auth wants exactly one key source
+    # Loaded only here: its HTTP client takes a quarter of the time that a server needs to start.
+    from turnwire_server.auth.jwks import JwksKeys
+
     return JwksKeys(
         auth.jwks_url,
         accepted_algorithms(auth),

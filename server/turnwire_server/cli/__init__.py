@@ -1,30 +1,45 @@
-"""The command line: `turnwire serve`, `chat`, `token`, `check`, `usage`.
+"""The command line. Each command has a file of its own, which is loaded when it is asked for: a server needs most of
+the project, and `turnwire token` hardly any of it.
 
-Each command has a file of its own; here they are only put together. Commands report what a person has to do in plain
-words on standard error and say by their exit code how it went: 0 well, 1 failed, 2 asked wrongly or configured wrongly.
+Commands report what a person has to do in plain words on standard error and say by their exit code how it went: 0 well,
+1 failed, 2 asked wrongly or configured wrongly.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 import typer
+from typer.core import TyperGroup
 
 from turnwire_server import __version__
-from turnwire_server.cli import tenant
-from turnwire_server.cli.audit import audit
-from turnwire_server.cli.chat import chat
-from turnwire_server.cli.check import check
-from turnwire_server.cli.serve import serve
-from turnwire_server.cli.token import token
-from turnwire_server.cli.usage import usage
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.command()(serve)
-app.command()(chat)
-app.command()(token)
-app.command()(check)
-app.command()(audit)
-app.add_typer(tenant.app, name="tenant")
-app.command()(usage)
+_COMMANDS = ("serve", "chat", "token", "check", "tenant", "audit", "usage")
+"""Each is a module of this folder, with a function of the same name or, of a group of commands, `app`."""
+_OPTIONS: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False}
+
+
+class _Commands(TyperGroup):
+    """Loads a command when it is needed."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = import_module(f"turnwire_server.cli.{cmd_name}")
+        if hasattr(module, "app"):
+            group = typer.main.get_group(module.app)
+            group.name = cmd_name
+            return group
+        single = typer.Typer(**_OPTIONS)
+        single.command(cmd_name)(getattr(module, cmd_name))
+        return typer.main.get_command(single)
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, **_OPTIONS)
 
 
 def _version(wanted: bool) -> None:

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import aiohttp
 import orjson
 
 from turnwire_server.archive.base import Archive, ArchiveUnavailable
@@ -105,14 +104,15 @@ class Alerts:
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(self._settings.webhook_timeout_s)) as session:
-            while True:
-                alert = await self._waiting.get()
-                try:
-                    if await self._is_first(alert):
-                        await self._deliver(session, alert)
-                except Exception:
-                    logger.exception("a budget alert of tenant %s was not delivered", alert.tenant_id)
+        while True:
+            alert = await self._waiting.get()
+            try:
+                if await self._is_first(alert):
+                    logger.warning("tenant %s: %s", alert.tenant_id, alert)
+                    if self._settings.webhook_url is not None:
+                        await self._deliver(self._settings.webhook_url, alert)
+            except Exception:
+                logger.exception("a budget alert of tenant %s was not delivered", alert.tenant_id)
 
     async def _is_first(self, alert: Alert) -> bool:
         """Told twice rather than never: whoever cannot find out takes itself for the first."""
@@ -130,34 +130,26 @@ class Alerts:
             logger.warning("whether a budget alert was given before is not known: %s", error)
             return True
 
-    async def _deliver(self, session: aiohttp.ClientSession, alert: Alert) -> None:
-        logger.warning(
-            "tenant %s has spent %d %% of its budget of the %s: %s of %s USD",
-            alert.tenant_id,
-            alert.percent,
-            alert.period,
-            alert.spent_usd,
-            alert.budget_usd,
-        )
-        if self._settings.webhook_url is None:
-            return
+    async def _deliver(self, url: str, alert: Alert) -> None:
+        import aiohttp  # alerts are rare, and it takes long to load
+
         body = orjson.dumps({"type": "budget.alert", **asdict(alert)})
         headers = {"Content-Type": "application/json", "Turnwire-Id": alert.key}
         if self._secret is not None:
             signature = hmac.new(self._secret.encode(), body, hashlib.sha256)
             headers["Turnwire-Signature"] = f"sha256={signature.hexdigest()}"
-        pause_s = _PAUSE_S
-        for tries_left in reversed(range(_TRIES)):
-            try:
-                async with session.post(self._settings.webhook_url, data=body, headers=headers) as response:
-                    if response.status < 300:
-                        return
-                    problem = f"it answered {response.status}"
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                problem = type(error).__name__
-            if not tries_left:
-                break
-            await asyncio.sleep(pause_s)
-            pause_s *= 2
+        pause_s, timeout = _PAUSE_S, aiohttp.ClientTimeout(self._settings.webhook_timeout_s)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            for tries_left in reversed(range(_TRIES)):
+                try:
+                    async with session.post(url, data=body, headers=headers) as response:
+                        if response.status < 300:
+                            return
+                        problem = f"it answered {response.status}"
+                except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                    problem = type(error).__name__
+                if tries_left:
+                    await asyncio.sleep(pause_s)
+                    pause_s *= 2
         # Without the address: it may hold a secret.
         logger.error("the webhook did not take a budget alert of tenant %s: %s", alert.tenant_id, problem)

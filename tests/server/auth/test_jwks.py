@@ -10,7 +10,8 @@ import jwt
 import pytest
 from tests.server.auth.key_server import KeyServer, running_key_server
 
-from turnwire_server.auth import AuthUnavailable, ExpiredToken, InvalidToken, JwksKeys, JwtAuthenticator
+from turnwire_server.auth import AuthUnavailable, ExpiredToken, InvalidToken, JwtAuthenticator
+from turnwire_server.auth.jwks import JwksKeys
 
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
 CLAIMS: dict[str, Any] = {"sub": "ann", "tenant": "acme", "exp": int(time.time()) + 86_400}  # for a whole run
