@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from turnwire_server.gateway.errors import ProviderError, ProviderErrorKind
-from turnwire_server.telemetry.redact import learn
+from turnwire_server.telemetry.redact import hide_learned, learn
 
 if TYPE_CHECKING:
     from turnwire_server.settings import Deployment
@@ -188,10 +188,10 @@ class Credential:
         return self._key != refused
 
     def hide(self, text: str) -> str:
-        """The text without any key that this deployment has had."""
+        """The text without any key that this deployment has had, or another: one gateway may stand before several."""
         for key in self._keys:
             text = text.replace(key, "***")
-        return text
+        return hide_learned(text, "***")
 
     async def _read(self, seen: int) -> None:
         """``seen`` is how many reads the caller knew of: one that ended while it waited for its turn is as good."""

@@ -50,6 +50,13 @@ def learn(secret: str) -> None:
             del _learned[next(iter(_learned))]
 
 
+def hide_learned(text: str, instead: str = HIDDEN) -> str:
+    """The text without any secret that was learned."""
+    for secret in tuple(_learned):
+        text = text.replace(secret, instead)
+    return text
+
+
 def redactor(secrets: Iterable[str] = ()) -> Callable[[str], str]:
     """A function that hides `secrets` and whatever looks like one in a text."""
     known = sorted({secret for secret in secrets if len(secret) >= _SHORTEST}, key=len, reverse=True)
@@ -58,8 +65,7 @@ def redactor(secrets: Iterable[str] = ()) -> Callable[[str], str]:
     def redact(text: str) -> str:
         if by_value is not None:
             text = by_value.sub(HIDDEN, text)
-        for secret in tuple(_learned):
-            text = text.replace(secret, HIDDEN)
+        text = hide_learned(text)
         for pattern, replacement in _PATTERNS:
             text = pattern.sub(replacement, text)
         return text
