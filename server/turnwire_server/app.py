@@ -30,8 +30,8 @@ from .conversations.threads import Threads
 from .engines import Engines, OpenEngines, open_embedded
 from .eventlog.base import LogUnavailable
 from .eventlog.group_commit import GroupCommit
+from .gateway.estimates import EstimatesByTenant
 from .gateway.router import Router
-from .gateway.usage import TokenCounter
 from .settings import Settings
 from .telemetry.metrics import Metrics
 from .tenants import TenantDirectory
@@ -144,7 +144,8 @@ async def _open_services(
     stack.push_async_callback(router.aclose)
     engines.measure(metrics)
     tools = await _open_tools(settings, environ, loaded, metrics, stack)
-    counter = TokenCounter.load()
+    estimates = EstimatesByTenant.load(settings.deployments)
+    counter = estimates.counter
     secret_env = settings.alerts.webhook_secret_env
     alerts = Alerts(settings.alerts, environ[secret_env] if secret_env is not None else None, engines.archive)
     return Services(
@@ -155,6 +156,7 @@ async def _open_services(
         router=router,
         tools=tools,
         counter=counter,
+        estimates=estimates,
         metrics=metrics,
         tenants=TenantDirectory(settings, engines.archive),
         quotas=Quotas(engines.quotas, engines.archive, router, counter, settings.limits, metrics, alerts),

@@ -98,7 +98,7 @@ def usage(
 def as_table(question: Question, sums: Sequence[UsageSum]) -> Table:
     """For people. What is not known shows as a dash; with several lines there is one of their sum."""
     table = Table(box=None, header_style="dim", show_footer=len(sums) > 1, footer_style="bold")
-    (whole,) = combined([], _without_keys(sums)) or [None]
+    whole = next(iter(combined([], _without_keys(sums))), None)
     for place, dimension in enumerate(question.by):
         table.add_column(dimension, footer="" if place else "all")
     for figure in FIGURES:

@@ -13,8 +13,9 @@ from decimal import Decimal
 from typing import Any, Self
 
 from turnwire_server.archive.base import UsageRow
+from turnwire_server.gateway.estimates import Estimates
 from turnwire_server.gateway.provider import Usage
-from turnwire_server.gateway.usage import AttemptUsage, Outcome, Source, TokenCounter, cost_usd, total, usd_text
+from turnwire_server.gateway.usage import AttemptUsage, Outcome, Source, cost_usd, total, usd_text
 from turnwire_server.settings import Deployment
 
 
@@ -25,13 +26,18 @@ class OpenAttempt:
     step: int
     attempt: int
     deployment: Deployment
-    input_estimate: int
+    input_counted: int
     usage: Usage | None = None
     texts: list[str] = field(default_factory=list)
+    is_plain: bool = True
+    """All that it produced is text."""
+    is_lost: bool = False
+    """Its texts are as the log has them, not as the provider sent them."""
 
-    def generated(self, text: str) -> None:
-        """Text of any kind that it produced."""
+    def generated(self, text: str, *, is_plain: bool = True) -> None:
+        """A piece of text, or of a tool call, that it produced."""
         self.texts.append(text)
+        self.is_plain = self.is_plain and is_plain
 
     def reported(self, usage: Usage) -> None:
         """The provider's figures for it; the newest count."""
@@ -41,14 +47,14 @@ class OpenAttempt:
 class Ledger:
     """The attempts of one turn."""
 
-    def __init__(self, counter: TokenCounter) -> None:
-        self._counter = counter
+    def __init__(self, estimates: Estimates) -> None:
+        self._estimates = estimates
         self.attempts: list[AttemptUsage] = []
         self._open: list[OpenAttempt] = []
 
     def begin(self, step: int, attempt: int, deployment: Deployment, prompt: Sequence[dict[str, Any]]) -> OpenAttempt:
         """An attempt is about to be made."""
-        opened = OpenAttempt(step, attempt, deployment, self._counter.estimate_prompt_tokens(prompt))
+        opened = OpenAttempt(step, attempt, deployment, self._estimates.count_prompt(deployment, prompt))
         self._open.append(opened)
         return opened
 
@@ -59,11 +65,21 @@ class Ledger:
         figures = opened.usage
         if figures is None:
             source = "estimated"
-            figures = Usage(opened.input_estimate, self._counter.count("".join(opened.texts)) if opened.texts else 0)
+            figures = self._estimate(opened)
+        elif outcome == "completed":
+            pieces = opened.texts if opened.is_plain else None
+            self._estimates.learn(opened.deployment, opened.input_counted, pieces, figures)
         tokens = (figures.input_tokens, figures.output_tokens, figures.cached_tokens)
         cost = cost_usd(opened.deployment, *tokens)
         name = opened.deployment.name
         self.attempts.append(AttemptUsage(opened.step, opened.attempt, name, outcome, *tokens, cost, source))
+
+    def _estimate(self, opened: OpenAttempt) -> Usage:
+        estimates, deployment = self._estimates, opened.deployment
+        return Usage(
+            estimates.prompt(deployment, opened.input_counted),
+            estimates.answer(deployment, opened.texts, as_sent=not opened.is_lost),
+        )
 
     @property
     def cost_usd(self) -> Decimal:
@@ -88,7 +104,7 @@ class Ledger:
                     "step": opened.step,
                     "attempt": opened.attempt,
                     "deployment": opened.deployment.name,
-                    "input_estimate": opened.input_estimate,
+                    "input_estimate": opened.input_counted,
                 }
                 for opened in self._open
             ],
@@ -96,21 +112,22 @@ class Ledger:
 
     @classmethod
     def from_json(
-        cls, counter: TokenCounter, kept: Mapping[str, Any], deployments: Mapping[str, Deployment], lost_text: str
+        cls, estimates: Estimates, kept: Mapping[str, Any], deployments: Mapping[str, Deployment], lost_text: str
     ) -> Self:
         """The ledger of a turn whose node died; its open attempts are closed as `node_lost`.
 
         ``lost_text`` is what the log has of their output: of one of them, since no other is open once one has spoken.
         A deployment that is configured no longer has no price any more.
         """
-        ledger = cls(counter)
+        ledger = cls(estimates)
         for row in kept["attempts"]:
             ledger.attempts.append(AttemptUsage(**{**row, "cost_usd": Decimal(row["cost_usd"])}))
         for opened in kept["open"]:
             name = opened["deployment"]
             deployment = deployments.get(name) or Deployment(name=name, model=name)
-            estimate = opened["input_estimate"]
-            lost = OpenAttempt(opened["step"], opened["attempt"], deployment, estimate, texts=[lost_text])
+            counted = opened["input_estimate"]
+            texts = [lost_text] if lost_text else []
+            lost = OpenAttempt(opened["step"], opened["attempt"], deployment, counted, texts=texts, is_lost=True)
             lost_text = ""
             ledger._open.append(lost)
             ledger.close(lost, "node_lost")

@@ -8,15 +8,17 @@ from typing import Any, Literal
 
 @dataclass(slots=True)
 class Progress:
-    """``part`` is the first part of the current step; ``effects`` counts the runs of tools that change the world and
-    may not run twice; ``waited_ms`` is how long the turn was parked, ``parked_at`` since when it is (ms, the log's);
-    ``until`` is how long clients have for their calls (ms)."""
+    """``part`` is the first part of the current step; ``continued`` is how many characters of it were there when the
+    attempt under way began, to go on with them; ``effects`` counts the runs of tools that change the world and may not
+    run twice; ``waited_ms`` is how long the turn was parked, ``parked_at`` since when it is (ms, the log's); ``until``
+    is how long clients have for their calls (ms)."""
 
     step: int = 1
     attempt: int = 0
     part: int = 0
     stage: Literal["model", "tools"] = "model"
     effects: int = 0
+    continued: int = 0
     waited_ms: int = 0
     parked_at: int = 0
     until: dict[str, int] = field(default_factory=dict)

@@ -58,7 +58,7 @@ async def take_over(services: Services, owned: Owned) -> Turn:
     if owned.n == 0:
         ledger = None
         if rows:
-            ledger = Ledger(services.counter)
+            ledger = Ledger(services.estimates.of(ref.tenant_id))
             ledger.adopt(rows)
         elif owned.is_rebuilt:
             ledger = _lost_ledger(services, owned)
@@ -79,7 +79,7 @@ async def take_over(services: Services, owned: Owned) -> Turn:
         progress.unparked(await until_answered(services.log.now_ms, "asking for the time"))
     lost = "".join(text) if owned.checkpoint is None else _lost_text(fold, progress)
     deployments = {deployment.name: deployment for deployment in services.settings.deployments}
-    ledger = Ledger.from_json(services.counter, kept["ledger"], deployments, lost)
+    ledger = Ledger.from_json(services.estimates.of(ref.tenant_id), kept["ledger"], deployments, lost)
     if rows:
         ledger.adopt(rows)
         progress.attempt = max(progress.attempt, ledger.last_attempt(progress.step))
@@ -92,7 +92,7 @@ def _lost_ledger(services: Services, owned: Owned) -> Ledger:
     made, since most were (guarantee 12)."""
     spec = TurnSpec.from_owned(owned)
     deployment = services.router.first(spec.route, spec.caller())
-    ledger = Ledger(services.counter)
+    ledger = Ledger(services.estimates.of(spec.tenant_id))
     prompt = build_prompt(None, [], [spec.user_message()], count=services.counter.estimate_prompt_tokens)
     ledger.close(ledger.begin(1, 1, deployment, prompt), "node_lost")
     return ledger
@@ -138,7 +138,7 @@ def takeover_op() -> str:
 
 def _lost_text(fold: RequestFold, progress: Progress) -> str:
     parts = fold.partial.parts[progress.part :] if progress.stage == "model" else []
-    return "".join(part.text for part in parts)
+    return "".join(part.text for part in parts)[progress.continued :]
 
 
 def _effects_known(owned: Owned) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from turnwire_server.archive.base import Archive
 from turnwire_server.eventlog.base import EventLog
 from turnwire_server.eventlog.group_commit import GroupCommit
+from turnwire_server.gateway.estimates import EstimatesByTenant
 from turnwire_server.gateway.router import Router
 from turnwire_server.gateway.usage import TokenCounter
 from turnwire_server.settings import Settings
@@ -33,6 +34,7 @@ class Services:
     router: Router
     tools: ToolExecutor
     counter: TokenCounter
+    estimates: EstimatesByTenant
     tenants: TenantDirectory
     metrics: Metrics
     quotas: Quotas

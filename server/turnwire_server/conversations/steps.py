@@ -161,6 +161,10 @@ class Answer:
         """Whether another model can go on with what the step has written: text, and no beginning of a tool call."""
         return self.calls.is_empty and self._writer.buffer.ends_in_text
 
+    def _written(self) -> int:
+        """How many characters the step has written."""
+        return sum(len(part.text) for part in self._writer.fold.partial.parts[self._progress.part :])
+
     def reset_step(self) -> None:
         """Take back what the current step has written."""
         self._writer.event(PartReset(**self._head, part=self._progress.part, offset=0))
@@ -173,6 +177,7 @@ class Answer:
         try:
             if self._progress.step > 1 or self._continues:
                 await self._writer.flush()  # the prompt is made from the fold: it must hold what came before
+            self._progress.continued = self._written() if self._continues else 0
             prompt = self._prompt(history, await self._context.newest())
             attempt = await self._attempts.begin(walk, call, prompt)
             self.calls.forget()
@@ -284,10 +289,10 @@ class Answer:
         match chunk:
             case gw.ToolCallBegin():
                 self.calls.begin(chunk.index, chunk.name)
-                entry.generated(chunk.name)
+                entry.generated(chunk.name, is_plain=False)
             case gw.ToolCallArguments():
                 self.calls.write(chunk.index, chunk.text)
-                entry.generated(chunk.text)
+                entry.generated(chunk.text, is_plain=False)
             case gw.Finish():
                 self._finish_reason = chunk.reason
             case gw.Usage():

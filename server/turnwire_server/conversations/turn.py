@@ -75,7 +75,7 @@ class Turn:
         self.spec = TurnSpec.from_owned(owned)
         self._services = services
         self._fold = fold or new_fold(owned)
-        self._ledger = ledger or Ledger(services.counter)
+        self._ledger = ledger or Ledger(services.estimates.of(self.spec.tenant_id))
         self._progress = progress or Progress(attempt=len(self._ledger.attempts))
         self._recovered = fold is not None
         self._give_up = give_up

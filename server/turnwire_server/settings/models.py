@@ -21,6 +21,8 @@ Weight = Annotated[int, Field(ge=0, le=1_000)]
 Price = Annotated[Decimal, Field(ge=0, le=1_000_000)]
 Budget = Annotated[Decimal, Field(gt=0, le=1_000_000_000)]
 
+Tokenizer = Literal["cl100k_base", "o200k_base", "o200k_harmony", "llama3", "qwen3", "characters"]
+
 DEMO_MODEL = "turnwire-demo"
 
 
@@ -52,6 +54,10 @@ class Deployment(Section):
     context_tokens: Count | None = None
     """Tokens the model takes, prompt and answer together. A prompt that one model finds too long goes to deployments
     that are known to take more."""
+    tokenizer: Tokenizer = "cl100k_base"
+    """Vocabulary that tokens are counted with where the provider does not tell them, as after a cancel; `characters`:
+    none. The model's own is exact (`o200k_base` for OpenAI's models since GPT-4o) and costs 60 MB of memory. With
+    another one the counts are put right by what the provider has told of earlier answers."""
     input_usd_per_mtok: Price | None = None
     """Price in US dollars per million input tokens, as a text (`"0.15"`), so that no digit is lost."""
     output_usd_per_mtok: Price | None = None

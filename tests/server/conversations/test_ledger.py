@@ -6,7 +6,7 @@ from typing import Any
 
 from turnwire_server.archive.base import UsageRow
 from turnwire_server.conversations.ledger import Ledger
-from turnwire_server.gateway.usage import TokenCounter
+from turnwire_server.gateway.estimates import Estimates
 
 
 def _row(step: int, attempt: int, **fields: Any) -> UsageRow:
@@ -25,7 +25,7 @@ def _row(step: int, attempt: int, **fields: Any) -> UsageRow:
 
 
 def test_rows_of_the_archive_stand_and_the_sums_are_theirs() -> None:
-    ledger = Ledger(TokenCounter())
+    ledger = Ledger(Estimates())
     ledger.adopt([_row(1, 2), _row(1, 1, outcome="node_lost", cost_usd="0.005")])
     ledger.adopt([_row(1, 2, cost_usd="0.02"), _row(2, 1)])
     assert [(row.step, row.attempt, row.cost_usd) for row in ledger.usage_rows()] == [
