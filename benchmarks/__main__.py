@@ -1,7 +1,7 @@
 """`python -m benchmarks`: CPU per delta and memory per idle connection, beside a bare pipe in the same run.
 
-CPU is what the operating system accounts to the server's process (user and system), not a wall clock. The two servers
-take turns, because a shared machine's speed drifts, and what counts is the ratio pair by pair. Everything is on
+CPU is what the operating system accounts to the server's process (user and system), not a wall clock. The servers take
+turns, because a shared machine's speed drifts, and what counts is the ratio round by round. Everything is on
 loopback, bounded in time, and stops by itself.
 """
 
@@ -10,16 +10,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from tests.support.mongo import running_mongo
+from tests.support.redis import running_redis
 
 from benchmarks.processes import Child, child
 from benchmarks.report import Idle, Results, Streaming, show, write
 
 RESULTS = Path(__file__).with_name("results.json")
-KINDS = {"bare": "bare_pipe", "turnwire": "turnwire_target"}
+KINDS = {"bare": "bare_pipe", "embedded": "turnwire_target", "redis": "turnwire_target"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +42,31 @@ class Plan:
         return cls(rounds=1, window_s=5.0, connections=500, idle_rounds=1)
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What the servers use."""
+
+    provider_url: str
+    redis_url: str
+    mongo_url: str
+
+    def arguments(self, kind: str) -> list[str]:
+        stores = ["--redis-url", self.redis_url, "--mongo-url", self.mongo_url] if kind == "redis" else []
+        return ["--provider", self.provider_url, *stores]
+
+
 @asynccontextmanager
-async def _run(kind: str, provider_url: str) -> AsyncIterator[tuple[Child, Child]]:
+async def _run(kind: str, places: Places) -> AsyncIterator[tuple[Child, Child]]:
     """A fresh server of this kind and its clients. The clients go first at the end, so that nothing is drained."""
     async with (
-        child(KINDS[kind], "--provider", provider_url) as server,
-        child("load", "--url", server.hello["url"], "--kind", kind) as clients,
+        child(KINDS[kind], *places.arguments(kind)) as server,
+        child("load", "--url", server.hello["url"], "--kind", "bare" if kind == "bare" else "turnwire") as clients,
     ):
         yield server, clients
 
 
-async def _streaming(kind: str, provider_url: str, plan: Plan) -> Streaming:
-    async with _run(kind, provider_url) as (server, clients):
+async def _streaming(kind: str, places: Places, plan: Plan) -> Streaming:
+    async with _run(kind, places) as (server, clients):
         await clients.ask("streams", count=plan.streams)
         await asyncio.sleep(plan.warm_up_s)
         # The accounts are read right after each mark: what lies between belongs to neither or to both windows.
@@ -75,9 +91,9 @@ async def _streaming(kind: str, provider_url: str, plan: Plan) -> Streaming:
     )
 
 
-async def _idle(kind: str, provider_url: str, plan: Plan) -> Idle:
+async def _idle(kind: str, places: Places, plan: Plan) -> Idle:
     first = max(plan.connections // 10, 1)
-    async with _run(kind, provider_url) as (server, clients):
+    async with _run(kind, places) as (server, clients):
         await clients.ask("prepare", count=first + plan.connections, wait_s=120)
         # The first connections fill pools and caches that are there once, however many come.
         await clients.ask("idle", count=first)
@@ -88,19 +104,23 @@ async def _idle(kind: str, provider_url: str, plan: Plan) -> Idle:
     return Idle(kind=kind, kb_per_connection=(after - before) / plan.connections / 1000)
 
 
-async def measure(plan: Plan) -> Results:
+async def measure(plan: Plan, kinds: Sequence[str]) -> Results:
     results = Results(plan=asdict(plan))
-    async with child("provider", "--rate", str(plan.rate)) as provider:
-        url = f"http://127.0.0.1:{provider.hello['port']}/v1"
+    async with child("provider", "--rate", str(plan.rate)) as provider, AsyncExitStack() as stack:
+        redis_url = mongo_url = ""
+        if "redis" in kinds:
+            redis_url = (await stack.enter_async_context(running_redis())).url
+            mongo_url = f"{(await stack.enter_async_context(running_mongo())).url}?retryWrites=false"
+        places = Places(f"http://127.0.0.1:{provider.hello['port']}/v1", redis_url, mongo_url)
         for number in range(plan.rounds):
-            # A B, B A, A B …: neither always has the machine that the other has warmed up.
-            for kind in sorted(KINDS, reverse=bool(number % 2)):
-                found = await _streaming(kind, url, plan)
+            # A B C, C B A, A B C …: none always has the machine that another has warmed up.
+            for kind in kinds[:: -1 if number % 2 else 1]:
+                found = await _streaming(kind, places, plan)
                 results.streaming.append(found)
                 print(f"  {found}", flush=True)
         for _ in range(plan.idle_rounds):
-            for kind in KINDS:
-                held = await _idle(kind, url, plan)
+            for kind in kinds:
+                held = await _idle(kind, places, plan)
                 results.idle.append(held)
                 print(f"  {held}", flush=True)
     return results
@@ -109,15 +129,19 @@ async def measure(plan: Plan) -> Results:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="half a minute instead of two: one short round")
-    parser.add_argument("--rounds", type=int, help="pairs of runs")
+    parser.add_argument("--rounds", type=int, help="runs of each server")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="the servers; `bare` is always among them")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
     arguments = parser.parse_args()
     plan = Plan.quick() if arguments.quick else Plan()
     if arguments.rounds:
         plan = Plan(**{**asdict(plan), "rounds": arguments.rounds})
+    kinds = ["bare", *(kind for kind in arguments.kinds.split(",") if kind != "bare")]
+    if unknown := set(kinds) - set(KINDS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
     began = time.monotonic()
     print(f"{plan.streams} streams of {plan.rate:g} deltas a second, {plan.connections} idle connections")
-    results = asyncio.run(measure(plan))
+    results = asyncio.run(measure(plan, kinds))
     results.seconds = round(time.monotonic() - began, 1)
     show(results)
     write(results, arguments.json)

@@ -64,10 +64,14 @@ class Results:
         runs: list[Any] = [*self.streaming, *self.idle]
         return [getattr(run, name) for run in runs if run.kind == kind and hasattr(run, name)]
 
-    def ratios(self, name: str) -> list[float]:
-        """Turnwire to the bare server, one of each pair."""
-        pairs = zip(self.of("turnwire", name), self.of("bare", name), strict=True)
-        return [ours / bare for ours, bare in pairs]
+    @property
+    def kinds(self) -> list[str]:
+        """Those that were measured, the yardstick first."""
+        return list(dict.fromkeys(run.kind for run in self.streaming))
+
+    def ratios(self, kind: str, name: str) -> list[float]:
+        """This kind to the bare server, one of each round."""
+        return [ours / bare for ours, bare in zip(self.of(kind, name), self.of("bare", name), strict=True)]
 
 
 def show(results: Results) -> None:
@@ -75,8 +79,10 @@ def show(results: Results) -> None:
     console = Console(width=100)
     table = Table(title=f"\nmedians, {results.seconds:.0f} s in all", title_justify="left")
     table.add_column("")
-    for heading in ("bare", "turnwire", "ratio", "ratios from – to"):
-        table.add_column(heading, justify="right")
+    table.add_column("bare", justify="right")
+    for kind in results.kinds[1:]:
+        table.add_column(kind, justify="right")
+        table.add_column("ratio (from – to)", justify="right")
     _row(table, results, "CPU µs per delta", "us_per_delta", "{:.1f}")
     _row(table, results, "  of it in the kernel", "system_us_per_delta", "{:.1f}")
     _row(table, results, "delay ms, p50", "delay_p50_ms", "{:.2f}")
@@ -100,17 +106,18 @@ def show(results: Results) -> None:
 
 def write(results: Results, path: Path) -> None:
     machine = {"python": sys.version.split()[0], "system": platform.platform(), "machine": platform.machine()}
-    summary = {name: median(results.ratios(name)) for name in ("us_per_delta", "kb_per_connection")}
+    summary = {
+        kind: {name: median(results.ratios(kind, name)) for name in ("us_per_delta", "kb_per_connection")}
+        for kind in results.kinds[1:]
+    }
     path.write_text(json.dumps({"ratios": summary, "machine": machine, **asdict(results)}, indent=2) + "\n")
     print(f"written to {path}")
 
 
 def _row(table: Table, results: Results, label: str, name: str, form: str) -> None:
-    ratios = results.ratios(name)
-    table.add_row(
-        label,
-        form.format(median(results.of("bare", name))),
-        form.format(median(results.of("turnwire", name))),
-        f"{median(ratios):.2f}",
-        f"{min(ratios):.2f} – {max(ratios):.2f}",
-    )
+    cells = [form.format(median(results.of("bare", name)))]
+    for kind in results.kinds[1:]:
+        ratios = results.ratios(kind, name)
+        cells.append(form.format(median(results.of(kind, name))))
+        cells.append(f"{median(ratios):.2f} ({min(ratios):.2f} – {max(ratios):.2f})")
+    table.add_row(label, *cells)

@@ -1,4 +1,5 @@
-"""The embedded server as it is shipped: log and archive on SQLite, `synchronous=FULL`, authentication by JWT.
+"""The server as it is shipped, with authentication by JWT: embedded (log and archive on SQLite, `synchronous=FULL`), or
+on the Redis and the MongoDB that it is given.
 
 Only what guards against one user with a thousand connections is turned off, as here all are of a few users.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import tempfile
+import uuid
 
 from benchmarks.processes import obey, run, say
 from turnwire_server.app import running
@@ -20,6 +22,8 @@ async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--provider", required=True)
     parser.add_argument("--data-dir", help="default: a directory of its own, removed at the end")
+    parser.add_argument("--redis-url")
+    parser.add_argument("--mongo-url")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     with tempfile.TemporaryDirectory() as fresh:
@@ -38,6 +42,14 @@ async def main() -> None:
             "routes": [{"name": "default", "deployments": ["bench"], "max_attempts": 1}],
             "tenants": {"default": {}},
         }
+        if arguments.redis_url is not None:
+            name = f"bench-{uuid.uuid4().hex[:8]}"
+            tree["storage"] = {
+                "redis_url": arguments.redis_url,
+                "redis_prefix": name,
+                "mongo_url": arguments.mongo_url,
+                "mongo_database": name,
+            }
         async with running(build_settings(tree, {}), {}) as app:
             say({"url": app.url})
             await obey({})
