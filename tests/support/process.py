@@ -49,14 +49,16 @@ def _send(process: Process, number: signal.Signals) -> None:
 
 @asynccontextmanager
 async def server_process(
-    data_dir: Path, provider_url: str, *, port: int = 0, crash: str | None = None
+    data_dir: Path, provider_url: str, *, port: int = 0, crash: str | None = None, **sections: Any
 ) -> AsyncIterator[ServerProcess]:
-    """A server that listens; killed at the end of the block if it still lives. ``crash``: see `cluster_node`."""
+    """A server that listens; killed at the end of the block if it still lives. ``crash``: see `cluster_node`.
+    ``sections`` stand in place of those of the configuration."""
     tree: dict[str, Any] = {
         "server": {"port": port, "data_dir": str(data_dir), "drain_s": 2, "node_id": "test-node"},
         "limits": {"commands_per_s": 10_000, "errors_per_minute": 10_000},
         "deployments": [{"name": "test", "model": "test-model", "base_url": provider_url}],
         "routes": [{"name": "default", "deployments": ["test"], "max_attempts": 1}],
+        **sections,
     }
     arguments = [json.dumps(tree), "{}", *([json.dumps({"crash": crash})] if crash else [])]
     with (data_dir / "server.log").open("ab") as log:
