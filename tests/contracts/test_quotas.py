@@ -248,7 +248,8 @@ async def test_what_ends_and_was_not_held_has_money_counted_anew(counted: Counte
     await counted.admit("a", rules)
     assert await counted.store.settle(counted.tenant, "stranger", 10, 60) is None
     counted.day = counted.month = 60
-    assert (await counted.admit("b", rules)).standing.day_nano == 60
+    standing = (await counted.admit("b", rules)).standing
+    assert (standing.day_nano, standing.tokens) == (60, 10)
 
 
 async def test_what_is_never_settled_is_held_for_a_while_only(counted: Counted) -> None:

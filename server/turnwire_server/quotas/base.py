@@ -120,7 +120,7 @@ class QuotaStore(Protocol):
 
     async def settle(self, tenant_id: str, request_id: str, tokens: int, nano: int) -> Standing | None:
         """It has ended and is in the ledger: what it used counts instead of what it held. None when it held nothing
-        here; then money has to be counted anew."""
+        here (any more); its tokens count all the same, and money is counted anew before anybody is let in."""
 
     async def release(self, tenant_id: str, request_id: str) -> None:
         """It was not made after all: it never counted."""

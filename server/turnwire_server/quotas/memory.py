@@ -95,10 +95,11 @@ class MemoryQuotas:
     async def settle(self, tenant_id: str, request_id: str, tokens: int, nano: int) -> Standing | None:
         tenant, now = self._at(tenant_id)
         hold = tenant.holds.pop(request_id, None)
+        second = now // 1000
         if hold is None:
+            tenant.tokens.used[second] += tokens
             tenant.doubt()
             return None
-        second = now // 1000
         if tokens < hold.tokens:
             tenant.tokens.give_back(hold.second, hold.tokens - tokens)
         else:

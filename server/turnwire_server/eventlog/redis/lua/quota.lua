@@ -156,6 +156,7 @@ if step == 'settle' then
   local tokens, nano = tonumber(ARGV[4]), tonumber(ARGV[5])
   local held, _, at = drop(request)
   if not held then
+    add('t', second, tokens)
     doubt()
     standing('', '', '')
     return {'unknown'}
