@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+import orjson
 import pytest
 from tests.support.client import Client, connected
 from tests.support.provider import ControlledProvider, Do, Gate, Script, running_provider, tool_call_steps
@@ -262,3 +263,15 @@ async def test_what_never_started_has_no_row() -> None:
             assert list(await app.front.services.archive.usage("default", "r2")) == []
             await client.cancel("r1")
             await client.terminal("r1")
+
+
+async def test_tools_that_are_offered_are_part_of_the_input_that_is_estimated() -> None:
+    async with running_provider() as provider:
+        inputs = []
+        for tools in ({}, {"tools": {"modules": ["tests.support.shop_tools"]}}):
+            async with running_server(provider_url=provider.base_url, **tools) as app, connected(app.url) as client:
+                provider.script(Script.text("one", usage=None))
+                await client.create("r1", "c1", "hello")
+                inputs.append((await client.event("usage.completed", "r1"))["input_tokens"])
+        offered = provider.requests[-1].body["tools"]
+        assert inputs[1] - inputs[0] == COUNTER.count(orjson.dumps(offered).decode())

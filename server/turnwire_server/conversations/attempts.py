@@ -25,11 +25,13 @@ from .writer import TurnWriter
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One call under way. ``entry`` is its row; ``began`` is when it was made, in seconds since the epoch."""
+    """One call under way. ``tools`` are what the model is offered; ``entry`` is its row; ``began`` is when it was made,
+    in seconds since the epoch."""
 
     number: int
     walk: Walk
     call: Call
+    tools: list[dict[str, Any]]
     entry: OpenAttempt
     began: float
 
@@ -48,12 +50,14 @@ class Attempts:
         self._head: dict[str, Any] = {"conversation_id": spec.conversation_id, "request_id": spec.request_id}
         self._open: list[Attempt] = []
 
-    async def begin(self, walk: Walk, call: Call, prompt: Sequence[dict[str, Any]]) -> Attempt:
+    async def begin(
+        self, walk: Walk, call: Call, prompt: Sequence[dict[str, Any]], tools: list[dict[str, Any]]
+    ) -> Attempt:
         """It is in the log; now make the call. `end` it in any case, or `leave` all that are open."""
         progress, deployment = self._progress, call.deployment
         progress.attempt += 1
-        entry = self._ledger.begin(progress.step, progress.attempt, deployment, prompt)
-        attempt = Attempt(progress.attempt, walk, call, entry, self._services.clock())
+        entry = self._ledger.begin(progress.step, progress.attempt, deployment, prompt, tools)
+        attempt = Attempt(progress.attempt, walk, call, tools, entry, self._services.clock())
         self._open.append(attempt)
         self._writer.event(
             StepStarted(

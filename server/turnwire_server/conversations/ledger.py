@@ -52,9 +52,16 @@ class Ledger:
         self.attempts: list[AttemptUsage] = []
         self._open: list[OpenAttempt] = []
 
-    def begin(self, step: int, attempt: int, deployment: Deployment, prompt: Sequence[dict[str, Any]]) -> OpenAttempt:
+    def begin(
+        self,
+        step: int,
+        attempt: int,
+        deployment: Deployment,
+        prompt: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]] = (),
+    ) -> OpenAttempt:
         """An attempt is about to be made."""
-        opened = OpenAttempt(step, attempt, deployment, self._estimates.count_prompt(deployment, prompt))
+        opened = OpenAttempt(step, attempt, deployment, self._estimates.count_prompt(deployment, prompt, tools))
         self._open.append(opened)
         return opened
 

@@ -179,7 +179,7 @@ class Answer:
                 await self._writer.flush()  # the prompt is made from the fold: it must hold what came before
             self._progress.continued = self._written() if self._continues else 0
             prompt = self._prompt(history, await self._context.newest())
-            attempt = await self._attempts.begin(walk, call, prompt)
+            attempt = await self._attempts.begin(walk, call, prompt, self._offers(call))
             self.calls.forget()
             self._finish_reason = ""
             with anyio.CancelScope() as self._attempting:
@@ -224,7 +224,7 @@ class Answer:
             call = walk.second(first.call)
             if call is None:
                 return None
-            asked.append(await self._attempts.begin(walk, call, prompt))
+            asked.append(await self._attempts.begin(walk, call, prompt, self._offers(call)))
             return Runner(asked[-1], self._stream(asked[-1], prompt))
 
         def lost(runner: Runner[Attempt]) -> None:
@@ -239,13 +239,15 @@ class Answer:
         return await race(Runner(first, self._stream(first, prompt)), after_s, begin_second, lost)
 
     def _stream(self, attempt: Attempt, prompt: list[dict[str, Any]]) -> ChunkStream:
-        provider = attempt.call.provider
         request = ModelRequest(
             messages=prompt,
-            tools=[tool.offer() for tool in self._tools.offer(provider)],
+            tools=attempt.tools,
             max_output_tokens=self._spec.tenant.get("max_output_tokens"),
         )
-        return provider.stream(request)
+        return attempt.call.provider.stream(request)
+
+    def _offers(self, call: Call) -> list[dict[str, Any]]:
+        return [tool.offer() for tool in self._tools.offer(call.provider)]
 
     def _prompt(self, history: Sequence[Message], shared: Sequence[ContextEntry]) -> list[dict[str, Any]]:
         tenant = self._spec.tenant

@@ -178,9 +178,11 @@ class Estimates:
     def __repr__(self) -> str:
         return f"<Estimates {self._learned}>"
 
-    def count_prompt(self, deployment: Deployment, messages: Iterable[dict[str, Any]]) -> int:
+    def count_prompt(
+        self, deployment: Deployment, messages: Iterable[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()
+    ) -> int:
         """As the deployment's tokenizer has it; `prompt` makes an estimate of it, `learn` wants it back."""
-        return self._counter(deployment).estimate_prompt_tokens(messages)
+        return self._counter(deployment).estimate_prompt_tokens(messages, tools)
 
     def prompt(self, deployment: Deployment, counted: int) -> int:
         """Input tokens of a prompt that was counted as so many."""
