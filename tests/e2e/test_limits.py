@@ -6,9 +6,6 @@ All numbers are those of the provider's own usage, so each sum is known; a thous
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
-import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from tests.support.client import CallError, Client, connected
 from tests.support.provider import ControlledProvider, Gate, Script, running_provider
 from tests.support.server import running_server, settings_for, token
 from tests.support.storage import storage
+from tests.support.webhook import WEBHOOK_SECRET, running_webhook
 
 from turnwire_server.app import App, open_engines_for, running
 from turnwire_server.conversations.roles import SCOPE_OPERATE
@@ -216,43 +213,8 @@ async def _forget_quotas(app: App) -> None:
     assert await store._server.run(keys[0], lambda client: client.delete(*keys)) > 0
 
 
-class Webhook:
-    """Takes alerts, and refuses the first."""
-
-    def __init__(self) -> None:
-        self.taken: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self.refusals = 1
-
-    async def take(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        expected = hmac.new(b"the secret of the webhook", body, hashlib.sha256).hexdigest()
-        assert request.headers["Turnwire-Signature"] == f"sha256={expected}"
-        if self.refusals:
-            self.refusals -= 1
-            return web.Response(status=503)
-        self.taken.put_nowait(json.loads(body))
-        return web.Response()
-
-
-@asynccontextmanager
-async def running_webhook() -> AsyncIterator[tuple[Webhook, str]]:
-    hook = Webhook()
-    application = web.Application()
-    application.router.add_post("/alerts", hook.take)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    assert site._server is not None
-    port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
-    try:
-        yield hook, f"http://127.0.0.1:{port}/alerts"
-    finally:
-        await runner.cleanup()
-
-
 async def test_80_and_100_percent_of_a_budget_are_told_once_each(caplog: pytest.LogCaptureFixture) -> None:
-    environ = {"HOOK_SECRET": "the secret of the webhook"}
+    environ = {"HOOK_SECRET": WEBHOOK_SECRET}
     async with running_webhook() as (hook, url):
         alerts = {"webhook_url": url, "webhook_secret_env": "HOOK_SECRET"}
         async with limited(tenant={"budget_usd_per_day": "0.1"}, alerts=alerts, environ=environ) as (provider, app):

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from tests.support.client import CallError, Client, connected
 from tests.support.provider import Gate, Script
-from tests.support.stand import Stand, running_stand
+from tests.support.stand import Stand, running_stand, until_logged
+from tests.support.webhook import WEBHOOK_SECRET, running_webhook
 
 LIMIT = 200
 USD_PER_MTOK = "1000"
@@ -104,6 +105,30 @@ async def test_a_budget_outlives_a_redis_that_forgets_in_mid_turn() -> None:
             assert caught.value.code == "quota_exceeded"
             assert await held(stand) == (0, 35_000_000)
             await client.create("r4", "c4", "hi")
+
+
+async def test_two_nodes_that_see_a_budget_end_raise_one_alert() -> None:
+    async with running_webhook() as (hook, url):
+        hook.refusals = 0
+        sections = priced({"budget_usd_per_day": "0.100"})
+        secret = {"HOOK_SECRET": WEBHOOK_SECRET}
+        async with running_stand(
+            **sections, alerts={"webhook_url": url, "webhook_secret_env": "HOOK_SECRET"}, environ=lambda _name: secret
+        ) as stand:
+            for number, (first, second, used) in enumerate([(stand.a, stand.b, 83), (stand.b, stand.a, 20)]):
+                stand.says(f"r{number}", Script.text("x", usage=(used - 1, 1)))
+                async with connected(first.url) as client:
+                    await client.create(f"r{number}", f"c{number}", f"r{number}")
+                    await client.terminal(f"r{number}")
+                async with asyncio.timeout(30):
+                    alert = await hook.taken.get()
+                assert (alert["percent"], alert["spent_usd"]) == [(80, "0.083"), (100, "0.103")][number]
+                async with connected(second.url) as client:
+                    with pytest.raises(CallError) as caught:
+                        await client.create("late", "c-late", "these words cost too much " * 9)
+                    assert caught.value.code == "quota_exceeded"
+                await until_logged(second, f"{alert['percent']} % of the budget.*another node has told it")
+            assert hook.taken.empty()
 
 
 async def test_nobody_spends_more_than_what_ran_already() -> None:

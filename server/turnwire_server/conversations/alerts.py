@@ -107,10 +107,12 @@ class Alerts:
         while True:
             alert = await self._waiting.get()
             try:
-                if await self._is_first(alert):
-                    logger.warning("tenant %s: %s", alert.tenant_id, alert)
-                    if self._settings.webhook_url is not None:
-                        await self._deliver(self._settings.webhook_url, alert)
+                if not await self._is_first(alert):
+                    logger.info("tenant %s: %s; another node has told it", alert.tenant_id, alert)
+                    continue
+                logger.warning("tenant %s: %s", alert.tenant_id, alert)
+                if self._settings.webhook_url is not None:
+                    await self._deliver(self._settings.webhook_url, alert)
             except Exception:
                 logger.exception("a budget alert of tenant %s was not delivered", alert.tenant_id)
 
