@@ -3,7 +3,7 @@
 
 import { Conversation, type ConversationOptions } from "./conversation.js";
 import { Driver, type Owner, type SocketClass, type TokenSource } from "./driver.js";
-import { errorFrom, TurnwireError } from "./errors.js";
+import { errorFrom, TurnwireError, tell } from "./errors.js";
 import { json, snake } from "./json.js";
 import type { Status } from "./machine.js";
 import { type Create, Memory, type Store, sessionStore } from "./memory.js";
@@ -169,7 +169,7 @@ export class Client implements Owner {
   /** @internal A command of this connection alone. */
   async _transient(command: wire.Command): Promise<wire.ServerMessage> {
     const [, answer] = this.#outbox.add(command, 0, false, true);
-    this.#flush();
+    queueMicrotask(() => this.#flush());
     return answer;
   }
 
@@ -195,7 +195,7 @@ export class Client implements Owner {
 
   /** @internal */
   _emit<Name extends keyof ClientEvents>(name: Name, about: ClientEvents[Name]): void {
-    for (const listener of [...(this.#listeners.get(name) ?? [])]) listener(about as never);
+    tell(this.#listeners.get(name) ?? [], about as never);
   }
 
   /** @internal What is offered in each turn. */
@@ -230,9 +230,7 @@ export class Client implements Owner {
   /** @internal */
   _hello() {
     this.#resumed = [...this.#conversations.values()]
-      .filter(
-        ({ _isFollowed, _isKnown, _fold, options }) => _isFollowed && (_isKnown || _fold.epoch) && !options.segments,
-      )
+      .filter(({ _isFollowed, _isKnown, _fold, _segments }) => _isFollowed && (_isKnown || _fold.epoch) && !_segments)
       .slice(0, MOST_RESUMED);
     return {
       client: { name: this.#name, instance_id: this._memory._kept.instance },
@@ -253,16 +251,6 @@ export class Client implements Owner {
     for (const conversation of this.#conversations.values()) {
       if (isOther) conversation._forget();
       if (conversation._isFollowed && (isOther || !this.#resumed.includes(conversation))) conversation._openHere();
-      // Segments are asked for by each connection; the same request once more is no second one.
-      for (const { id: request_id, input, _segments: segments, _entry } of conversation._turns.values())
-        if (segments && input && !_entry)
-          this._transient({
-            type: "request.create",
-            request_id,
-            conversation_id: conversation.id,
-            input,
-            segments,
-          }).catch(() => {});
     }
     for (const later of this._laters.values()) later[1] = false;
     this.#laterAt = 0;

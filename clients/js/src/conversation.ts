@@ -2,7 +2,7 @@
 // there is. The client gives it what comes; what that adds up to is in `fold`.
 
 import type { Client } from "./client.js";
-import { TurnwireError } from "./errors.js";
+import { TurnwireError, tell } from "./errors.js";
 import { endingOf, Fold } from "./fold.js";
 import { snake } from "./json.js";
 import type { Create } from "./memory.js";
@@ -203,6 +203,11 @@ export class Conversation {
     else this.client._want();
   }
 
+  /** @internal What has to be asked for on each connection: by the conversation, or by a turn that runs. */
+  get _segments(): wire.Segments | null | undefined {
+    return this.options.segments ?? [...this._turns.values()].find((turn) => turn._segments)?._segments;
+  }
+
   /** @internal Somebody listens to this turn. */
   _listen(turn: Turn): void {
     turn._isDetached = false;
@@ -213,9 +218,9 @@ export class Conversation {
 
   /** @internal Follow it on this connection. */
   _openHere(since = this._fold.cursor): void {
-    const { segments, ...about } = this.options;
+    const { segments: _, ...about } = this.options;
     const made = this._isKnown ? { create: false } : about;
-    this.#ask({ type: "conversation.open", conversation_id: this.id, ...made, segments, since });
+    this.#ask({ type: "conversation.open", conversation_id: this.id, ...made, segments: this._segments, since });
   }
 
   /** @internal The answer to following it, however that was asked for. */
@@ -224,7 +229,8 @@ export class Conversation {
     this._isKnown = true;
     this.#opened = answer;
     this.#present = new Map(answer.present.map((one) => [one.user_id, one]));
-    if (answer.verdict !== "snapshot") this.#caughtUp();
+    if (answer.epoch !== this._fold.epoch && answer.verdict !== "snapshot") this._openHere(NOWHERE);
+    else if (answer.verdict !== "snapshot") this.#caughtUp();
     this._changed();
   }
 
@@ -286,9 +292,10 @@ export class Conversation {
       const [entry, answer] = this.client._post(command, at, sent);
       turn._entry = entry;
       answer.then(
-        () => {
+        (answer) => {
           turn._entry = undefined;
-          if (this.#status === "live") this.#look(turn);
+          // Of a new one the events follow. One that was there before may be over.
+          if ((answer as wire.Ack).duplicate !== false && this.#status === "live") this.#look(turn);
           this._changed();
         },
         (error) => this.#handBack(turn, error),
@@ -332,7 +339,7 @@ export class Conversation {
     this.#view = undefined;
     this.client._look(this);
     this.client._keepSoon();
-    for (const listener of [...this.#listeners]) listener();
+    tell(this.#listeners, undefined);
   }
 
   #create(base: object, { id = crypto.randomUUID(), signal, ...options }: SendOptions = {}): Turn {
@@ -355,7 +362,7 @@ export class Conversation {
       this.#caughtUp();
       return;
     }
-    for (const watcher of [...this.#watchers]) watcher(event);
+    tell(this.#watchers, event);
     const { request_id, terminal, length } = event as TerminalEvent & { length?: number };
     const turn = this._turns.get(request_id);
     if (!turn) return;
@@ -365,7 +372,7 @@ export class Conversation {
     const { error } = event as wire.MessageFailed;
     const failure = error && new TurnwireError("failed", error.message, error.retryable, error);
     if (length === undefined || length === textOfParts(message?.parts ?? []).length)
-      turn._end(endingOf(event), message, failure);
+      turn._end(endingOf(event), message, failure, false);
     else this.#read(turn, endingOf(event), message?.message_id);
   }
 
@@ -382,7 +389,7 @@ export class Conversation {
         const { state, message_id } = answer as wire.RequestStateAnswer;
         if (!/queued|preparing|streaming|waiting/.test(state)) this.#read(turn, state, message_id);
       },
-      (error) => this.#handBack(turn, error),
+      (error) => error.code !== "closed" && this.#handBack(turn, error),
     );
   }
 

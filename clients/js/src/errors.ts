@@ -24,3 +24,13 @@ export class TurnwireError extends Error {
 
 export const errorFrom = ({ code, message, retryable, details }: ErrorMessage) =>
   new TurnwireError(code, message, retryable, details);
+
+/** Call them all. What one of them throws is its own affair, and shown where programmers look. */
+export const tell = <About>(listeners: Iterable<(about: About) => unknown>, about: About) => {
+  for (const listener of [...listeners])
+    try {
+      listener(about);
+    } catch (error) {
+      console.error(error);
+    }
+};

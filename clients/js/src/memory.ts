@@ -61,7 +61,9 @@ export class Memory {
         locks.request(`${this._key} ${this._kept.instance}`, { signal }, held).catch(reject);
       });
     // A page that is reloaded may find its own lock not yet let go.
-    await hold(AbortSignal.timeout(LOCK_WAIT_MS)).catch(() => {
+    const patience = new AbortController();
+    setTimeout(() => patience.abort(), LOCK_WAIT_MS);
+    await hold(patience.signal).catch(() => {
       this._kept.instance = crypto.randomUUID();
       this._kept.unsent = [];
       this._save();

@@ -62,10 +62,13 @@ export class Outbox {
     return [entry, answer];
   }
 
-  /** What is to be sent now. Cancels come first: one that overtakes its request keeps it from being run at all. */
+  /**
+   * What is to be sent now. Following goes before all else, so that nothing is missed; then cancels: one that overtakes
+   * its request keeps it from being run at all.
+   */
   due(now: number): Entry[] {
     const due = [...this.entries.values()].filter(({ underWay, dueAt }) => !underWay && dueAt <= now);
-    const order = ({ command }: Entry) => Number(command.type !== "request.cancel");
+    const order = ({ command, transient }: Entry) => (transient ? 0 : command.type === "request.cancel" ? 1 : 2);
     return due.sort((a, b) => order(a) - order(b));
   }
 

@@ -38,8 +38,21 @@ export type Approver = (
 
 const OPEN = /called|running|waiting_approval/;
 
+/** One call that is not settled, as far as this client has to do with it. */
+interface Open {
+  /** For whoever runs it. */
+  abort: AbortController;
+  /** For whoever decides on it. */
+  asked?: AbortController | undefined;
+  claim?: Promise<unknown>;
+  isRun?: boolean;
+}
+
 export class ToolRunner {
-  #calls = new Map<string, AbortController>();
+  #open = new Map<string, Open>();
+  /** Calls that have just been made, and whose approval is still to be asked for. */
+  #unasked = new Set<string>();
+  #watched = new WeakSet<Conversation>();
 
   constructor(
     private readonly client: Client,
@@ -49,65 +62,99 @@ export class ToolRunner {
 
   /** Something has changed there: what is new for us, and what does nobody wait for any more? */
   look(conversation: Conversation): void {
-    const here = `${conversation.id} `;
+    this.#watch(conversation);
     const open = new Set<string>();
     for (const live of conversation._fold.live.values())
       for (const call of live.input.author === this.client._userId ? live.parts : []) {
         if (call.kind !== "tool_call" || !OPEN.test(call.state)) continue;
-        const isAsked = call.state === "waiting_approval";
-        const key = `${here}${live.request_id} ${call.call_id} ${isAsked}`;
+        const key = keyOf(conversation, live.request_id, call.call_id);
         open.add(key);
-        if (this.#calls.has(key)) continue;
-        const tool = call.where === "client" ? this.tools.get(call.name) : undefined;
-        if (isAsked ? !this.approver() : !tool) continue;
-        const abort = new AbortController();
-        this.#calls.set(key, abort);
-        const context = { turn: conversation.turn(live.request_id), call, signal: abort.signal };
-        const done = isAsked ? this.#decide(context) : this.#run(tool as Tool, context);
-        done.catch((error) => this.client._emit("error", error));
+        this.#take(key, conversation, live.request_id, call);
       }
-    for (const [key, abort] of this.#calls)
-      if (key.startsWith(here) && !open.has(key)) {
-        this.#calls.delete(key);
-        abort.abort();
+    for (const [key, one] of this.#open)
+      if (key.startsWith(`${conversation.id} `) && !open.has(key)) {
+        this.#open.delete(key);
+        this.#unasked.delete(key);
+        one.abort.abort();
+        one.asked?.abort();
       }
+  }
+
+  #watch(conversation: Conversation): void {
+    if (this.#watched.has(conversation)) return;
+    this.#watched.add(conversation);
+    conversation.onEvent((event) => {
+      if (event.type === "tool.called") this.#unasked.add(keyOf(conversation, event.request_id, event.call_id));
+      else if (event.type === "tool.approved")
+        this.#unasked.delete(keyOf(conversation, event.request_id, event.call_id));
+    });
+  }
+
+  #take(key: string, conversation: Conversation, requestId: string, call: ToolCall): void {
+    const one = this.#open.get(key) ?? { abort: new AbortController() };
+    this.#open.set(key, one);
+    const tool = call.where === "client" ? this.tools.get(call.name) : undefined;
+    if (call.state === "waiting_approval") {
+      if (one.asked || !this.approver()) return;
+      one.asked = new AbortController();
+      this.#begin(this.#decide({ turn: conversation.turn(requestId), call, signal: one.asked.signal }));
+      return;
+    }
+    one.asked?.abort();
+    one.asked = undefined;
+    if (!tool) return;
+    if (call.state === "running" && !one.isRun) {
+      one.isRun = true;
+      this.#begin(this.#run(tool, one, { turn: conversation.turn(requestId), call, signal: one.abort.signal }));
+    } else if (call.state === "called" && !(tool.approval && this.#unasked.has(key)))
+      // Whoever holds the claim runs it, once the log says so: then it has been approved, too.
+      one.claim ??= this.#claim(requestId, call);
+  }
+
+  #begin(done: Promise<void>): void {
+    done.catch((error) => this.client._emit("error", error));
+  }
+
+  #claim(request_id: string, { call_id }: ToolCall): Promise<unknown> {
+    return this.client.request({ type: "tool.claim", request_id, call_id }).catch(unlessSettled);
   }
 
   async #decide(context: CallContext): Promise<void> {
-    const { call, turn } = context;
+    const { call, turn, signal } = context;
     const { arguments: args = {}, expires_at: expiresAt = 0 } = call.approval ?? {};
     const decision = await this.approver()?.({ ...context, arguments: args, expiresAt });
-    if (decision === undefined || context.signal.aborted) return;
-    const said =
-      decision === true
-        ? turn.approve(call.call_id)
-        : typeof decision === "object"
-          ? turn.approve(call.call_id, decision.arguments)
-          : turn.deny(call.call_id, decision || undefined);
+    if (decision === undefined || signal.aborted) return;
+    const isYes = decision === true || typeof decision === "object";
+    const said = isYes
+      ? turn.approve(call.call_id, decision === true ? undefined : decision.arguments)
+      : turn.deny(call.call_id, decision || undefined);
     await said.catch(unlessSettled);
   }
 
-  async #run(tool: Tool, context: CallContext): Promise<void> {
+  async #run(tool: Tool, one: Open, context: CallContext): Promise<void> {
     const { call, turn, signal } = context;
-    const place = { request_id: turn.id, call_id: call.call_id };
     const settle = (result: { output: unknown } | { error: string }) =>
-      this.client.request({ type: "tool.result", ...place, ...result }).catch(unlessSettled);
-    // It runs already, and not here: a page of ours has begun it and is gone, or somebody else has it. What must not be
-    // done twice is not begun again; the server takes the word only of who has claimed it.
-    if (call.state === "running" && (tool.sideEffect ?? true) && !tool.idempotent) {
+      this.client
+        .request({ type: "tool.result", request_id: turn.id, call_id: call.call_id, ...result })
+        .catch(unlessSettled);
+    // It runs already, and this page has not begun it: an earlier life of it has, or somebody else. What must not be
+    // done twice is not begun again; the server takes the word only of who has the claim.
+    if (!one.claim && (tool.sideEffect ?? true) && !tool.idempotent) {
       await settle({ error: "the page that ran it is gone; whether it was done is not known" });
       return;
     }
-    const isOurs = await this.client.request({ type: "tool.claim", ...place }).catch(unlessSettled);
-    if (!isOurs || signal.aborted) return;
+    one.claim ??= this.#claim(turn.id, call);
+    if (!(await one.claim) || signal.aborted) return;
     try {
-      const output = await tool.run(call.arguments, context);
-      await settle({ output: output ?? null });
+      await settle({ output: (await tool.run(call.arguments, context)) ?? null });
     } catch (error) {
       await settle({ error: String(error instanceof Error ? error.message : error).slice(0, 4096) || "it failed" });
     }
   }
 }
+
+const keyOf = (conversation: Conversation, requestId: string, callId: string) =>
+  `${conversation.id} ${requestId} ${callId}`;
 
 const SETTLED = /already_settled|invalid_state|not_found|forbidden|lost|closed/;
 

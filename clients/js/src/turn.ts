@@ -50,6 +50,9 @@ export class Turn implements AsyncIterable<TurnEvent> {
   #ended: (Pick<TurnView, "message" | "error"> & { state: RequestState | "unsent" }) | undefined;
   #readers = new Set<Reader>();
   #waiters: (() => void)[] = [];
+  /** Nothing more comes for whoever reads. With segments that is later than its end. */
+  #isClosed = false;
+  #isSpoken = false;
   #view: [unknown, TurnView] | undefined;
   /** Up to where segments were given. */
   #spoken: [part: number, end: number] = [0, 0];
@@ -113,7 +116,7 @@ export class Turn implements AsyncIterable<TurnEvent> {
   /** Leaving the loop leaves the turn alone: it goes on. Reading may begin at any time and any number of times. */
   async *[Symbol.asyncIterator](): AsyncGenerator<TurnEvent, void, void> {
     const waiting = this.#ended || this.parts.length ? [undefined] : [];
-    const reader: Reader = { waiting, wake() {}, isOver: this.isOver };
+    const reader: Reader = { waiting, wake() {}, isOver: this.#isClosed };
     this.#readers.add(reader);
     if (!this.#ended) this.conversation._listen(this);
     try {
@@ -194,6 +197,8 @@ export class Turn implements AsyncIterable<TurnEvent> {
       if (waiting.length > MOST_WAITING) waiting.splice(0, waiting.length, undefined, ...waiting.filter(isBesides));
       wake();
     }
+    this.#isSpoken ||= event.type === "output_text.segment" && event.last;
+    if (this.#ended && this.#isSpoken) this.#close();
   }
 
   /** @internal What was read one by one has been replaced. */
@@ -204,17 +209,25 @@ export class Turn implements AsyncIterable<TurnEvent> {
     }
   }
 
-  /** @internal */
-  _end(state: RequestState | "unsent", message?: wire.Message, error?: TurnwireError): void {
+  /** @internal `isSilent`: no segments come any more. */
+  _end(state: RequestState | "unsent", message?: wire.Message, error?: TurnwireError, isSilent = true): void {
     if (this.#ended) return;
     this.#ended = { state, message, error };
     this._entry = undefined;
     this._unlisten?.();
+    for (const resolve of this.#waiters) resolve();
+    const isSpeaking = this.text && this.conversation._segments && !/cancelled|interrupted/.test(state);
+    if (isSilent || this.#isSpoken || !isSpeaking) this.#close();
+    else this.conversation._changed();
+  }
+
+  #close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     for (const reader of this.#readers) {
       reader.isOver = true;
       reader.wake();
     }
-    for (const resolve of this.#waiters) resolve();
     this.conversation._over(this);
   }
 

@@ -101,10 +101,9 @@ describe("a turn", () => {
       yield "Steered";
     });
     const second = conversation.send("Shorter", { onBusy: "steer" });
-    await until(conversation, () => second.state !== "sending");
-    held.open();
     expect((await second.result()).state).toBe("merged");
     expect((await first.result()).text).toContain("Steered");
+    held.open();
   });
 
   test("is interrupted and keeps what was presented", async () => {

@@ -22,7 +22,7 @@ export class FakeSocket {
 
   constructor(
     readonly url: string,
-    readonly protocol: string,
+    readonly protocol?: string,
   ) {
     FakeSocket.all.push(this);
     FakeSocket.born(this);
@@ -134,6 +134,21 @@ function usualAnswer(command: Command): Answer {
   if (command.type === "ping") return { type: "pong", server_time: Date.now() };
   if (command.type === "conversation.open") return opened(ref, command.conversation_id);
   if (command.type === "request.presented") return undefined;
+  if (command.type === "request.create")
+    return { type: "ack", ref, request_id: command.request_id, state: "preparing", duplicate: false };
+  if (command.type === "request.status") {
+    const { request_id } = command;
+    return {
+      type: "request.state",
+      ref,
+      request_id,
+      state: "streaming",
+      conversation_id: "c1",
+      run: 1,
+      last_seq: 0,
+      created_at: 0,
+    };
+  }
   const outcome = command.type === "request.cancel" ? "cancelling" : undefined;
   return { type: "ack", ref, outcome };
 }
