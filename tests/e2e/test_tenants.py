@@ -368,6 +368,24 @@ async def test_what_an_operator_does_with_what_belongs_to_others_is_told() -> No
             assert "secret" not in json.dumps([dict(entry.details) for entry in entries])
 
 
+@pytest.mark.parametrize("on_busy", ["interrupt", "steer"])
+async def test_who_ends_or_steers_another_s_turn_by_a_request_is_told_as_well(on_busy: str) -> None:
+    async with running_stack(jwt=True) as (provider, app):
+        operator = token("op", scopes=("conversations:operate",))
+        async with connected(app.url, token=token()) as alice, connected(app.url, token=operator) as op:
+            provider.script(Script.stalled_after("one "))
+            await alice.create("r1", "c1", "hello")
+            await alice.event("output_text.delta")
+            await op.open("c1")
+            await op.event("conversation.snapshot")
+            await op.create("r2", "c1", "instead", on_busy=on_busy)
+            await op.create("r3", "c1", "behind my own", on_busy="queue")
+            await alice.terminal("r3")
+            (entry,) = (await app.front.services.archive.audit(limit=10)).items
+            assert (entry.actor, entry.act) == ("op", f"request.{on_busy}")
+            assert entry.details["request_id"] == "r1"
+
+
 async def test_an_operator_does_nothing_that_cannot_be_told() -> None:
     async with running_stack(jwt=True) as (_provider, app):
         operator = token("op", scopes=("conversations:operate",))

@@ -63,7 +63,7 @@ from .opening import created_event, ensure_archived, kept_cancel, request_record
 from .patience import see_through, until_answered
 from .presented import Place
 from .quotas import Account
-from .roles import allows, require, role_of, taken
+from .roles import acts_by_scope, allows, require, role_of, taken
 from .spec import TurnSpec, fingerprint
 from .threads import Threads
 from .turn import Turn
@@ -319,7 +319,7 @@ class Requests:
             text = "too many requests wait in this conversation" if claimed.full else "a turn is running"
             raise CommandError(ErrorCode.BUSY, text, request_id=command.request_id, details={"behind": claimed.behind})
         if claimed.mine and claimed.position is not None and command.on_busy in ("interrupt", "steer"):
-            await self._check_authority(principal, record, command.target or claimed.behind)
+            await self._check_authority(principal, record, command.on_busy, command.target or claimed.behind)
         return claimed
 
     def _check_tools(self, command: RequestCreate) -> None:
@@ -337,14 +337,23 @@ class Requests:
         if info is None or info.conversation != ref or info.phase not in (Phase.RUNNING, Phase.PARKED):
             raise CommandError(ErrorCode.INVALID_STATE, f"target: request '{target}' does not run here")
 
-    async def _check_authority(self, principal: Principal, record: ConversationRecord, running: str | None) -> None:
-        """Another user's turn is only an owner's to end or to steer."""
-        if running is None or allows(role_of(record, principal), "owner"):
+    async def _check_authority(
+        self, principal: Principal, record: ConversationRecord, on_busy: str, running: str | None
+    ) -> None:
+        """Another user's turn is only an owner's to end or to steer, and an operator's if that can be told."""
+        is_owner = allows(role_of(record, principal), "owner")
+        if running is None or (is_owner and not acts_by_scope(record, principal)):
             return
         ref = ConversationRef(record.tenant_id, record.conversation_id)
         info = await self._services.log.request(RequestRef(record.tenant_id, running), ref)
-        if info is not None and info.user_id != principal.user_id:
+        if info is None or info.user_id == principal.user_id:
+            return
+        if not is_owner:
             raise CommandError(ErrorCode.FORBIDDEN, "the turn that runs is another user's; this needs the role 'owner'")
+        try:
+            await note_operation(self._services, principal, record, f"request.{on_busy}", request_id=running)
+        except ArchiveUnavailable as error:
+            raise CommandError(ErrorCode.UNAVAILABLE, "the archive does not answer; send it again") from error
 
     async def _try_claim(
         self, ref: RequestRef, spec: TurnSpec, command: RequestCreate, op: str, base: Base
