@@ -52,6 +52,7 @@ from .base import (
     Sealed,
     Unheard,
 )
+from .sqlite_append import Batch, entries_of, intents
 
 T = TypeVar("T")
 Row = sqlite3.Row
@@ -311,37 +312,16 @@ class SqliteEventLog:
         now = self._now()
 
         def step(db: Connection) -> list[Appended | Fenced]:
-            return [self._append_one(db, append, body, now) for append, body in zip(batch, bodies, strict=True)]
+            together = Batch(db, now)
+            answers = [together.append(append, body) for append, body in zip(batch, bodies, strict=True)]
+            together.write()
+            return answers
 
         answers = await self._write(step)
         for append, answer in zip(batch, answers, strict=True):
             if isinstance(answer, Appended):
                 self._tell(append.conversation, answer.epoch, answer.entries)
         return answers
-
-    def _append_one(self, db: Connection, append: Append, bodies: list[bytes], now: int) -> Appended | Fenced:
-        row = _request_row(db, append.request)
-        if row is None or row["fence"] != append.fence or row["phase"] not in (Phase.RUNNING, Phase.QUEUED):
-            return Fenced()
-        skip = row["n"] - append.n
-        entries = _entries_of(db, row, append.n, append.n + min(skip, len(bodies))) if skip > 0 else []
-        if skip < 0:
-            raise AssertionError("a turn counts its own events; a gap in n is a bug in its writer")
-        fresh = bodies[skip:]
-        if fresh:
-            added = self._add(db, row["ck"], fresh, now, row["rk"], row["n"])
-            entries = [*entries, *added]
-            db.execute(
-                "UPDATE log_requests SET n = ?, last_seq = ?, state = coalesce(?, state) WHERE rk = ?",
-                (row["n"] + len(fresh), added[-1].seq, append.state, row["rk"]),
-            )
-            if append.checkpoint is not None:
-                db.execute(
-                    "UPDATE log_requests SET checkpoint = ?, checkpoint_seq = ? WHERE rk = ?",
-                    (orjson.dumps(append.checkpoint), added[-1].seq, row["rk"]),
-                )
-        (epoch,) = db.execute("SELECT epoch FROM log_conversations WHERE ck = ?", (row["ck"],)).fetchone()
-        return Appended(epoch, entries, _intents(db, row["rk"], append.taken))
 
     async def emit(self, op: str, conversation: ConversationRef, events: Sequence[LogEvent]) -> Sequence[Entry]:
         bodies = [encode_body(event) for event in events]
@@ -443,7 +423,7 @@ class SqliteEventLog:
                 return Fenced()
             if row["ending"] is not None:
                 return Sealed(orjson.loads(row["ending"]), _presented(db, row["rk"]))
-            if ending["outcome"] != "cancelled" and (unheard := _intents(db, row["rk"], taken)):
+            if ending["outcome"] != "cancelled" and (unheard := intents(db, row["rk"], taken)):
                 return Unheard(unheard)
             db.execute(
                 "UPDATE log_requests SET phase = 'sealed', ending = ? WHERE rk = ?",
@@ -539,7 +519,7 @@ class SqliteEventLog:
                 return True
             if row["phase"] != Phase.RUNNING or row["owner"] != self.owner:
                 return False
-            until = None if _intents(db, row["rk"], taken) else parked_until
+            until = None if intents(db, row["rk"], taken) else parked_until
             db.execute("INSERT INTO log_handed (rk, until) VALUES (?, ?)", (row["rk"], until))
             if until is None:
                 db.execute("UPDATE log_requests SET owner = '' WHERE rk = ?", (row["rk"],))
@@ -890,7 +870,7 @@ class SqliteEventLog:
         return self._owned(db, _row(db, row["rk"]))
 
     def _finished_before(self, db: Connection, row: Row) -> Finished:
-        entries = _entries_of(db, row, row["finish_n"], row["n"])
+        entries = entries_of(db, row["ck"], row["claim_seq"], row["rk"], row["finish_n"], row["n"])
         return Finished(entries, self._handed_out(db, row["next_rk"]), self._waiting(db, row["ck"]))
 
     def _handed_out(self, db: Connection, rk: int | None) -> Owned | None:
@@ -942,7 +922,7 @@ class SqliteEventLog:
             checkpoint=_loads(row["checkpoint"]),
             checkpoint_seq=row["checkpoint_seq"],
             ending=_loads(row["ending"]),
-            intents=tuple(_intents(db, row["rk"], row["taken"])),
+            intents=tuple(intents(db, row["rk"], row["taken"])),
             presented=_presented(db, row["rk"]),
             age_s=(self._now() - row["at"]) / 1000,
         )
@@ -1040,11 +1020,6 @@ def _put(db: Connection, rk: int, op: str, kind: str, body: dict[str, Any]) -> I
     return Intent(k, kind, body)
 
 
-def _intents(db: Connection, rk: int, after: int) -> list[Intent]:
-    rows = db.execute("SELECT k, kind, body FROM log_inbox WHERE rk = ? AND k > ? ORDER BY k", (rk, after))
-    return [Intent(row[0], row[1], orjson.loads(row[2])) for row in rows]
-
-
 def _decided(db: Connection, rk: int) -> dict[str, Intent]:
     rows = db.execute(
         "SELECT question, k, kind, body FROM log_decided JOIN log_inbox USING (rk, k) WHERE rk = ?", (rk,)
@@ -1067,14 +1042,6 @@ def _forget(db: Connection, which: str, value: Any) -> None:
 def _entries(db: Connection, ck: int, first: int, last: int) -> list[Entry]:
     rows = db.execute(
         "SELECT seq, ts, body FROM log_events WHERE ck = ? AND seq BETWEEN ? AND ? ORDER BY seq", (ck, first, last)
-    )
-    return [Entry(row[0], row[1], row[2]) for row in rows]
-
-
-def _entries_of(db: Connection, request: Row, first_n: int, end_n: int) -> list[Entry]:
-    rows = db.execute(
-        "SELECT seq, ts, body FROM log_events WHERE ck = ? AND seq > ? AND rk = ? AND n >= ? AND n < ? ORDER BY seq",
-        (request["ck"], request["claim_seq"], request["rk"], first_n, end_n),
     )
     return [Entry(row[0], row[1], row[2]) for row in rows]
 
