@@ -314,6 +314,17 @@ async def test_nobody_takes_it_up() -> None:
         assert (await client.terminal("r1"))["type"] == "message.completed"
 
 
+# It asked for the time again and again, as fast as the storage answered, until the turn's deadline.
+async def test_a_client_that_claims_a_call_and_says_nothing_more_does_not_hold_it_for_ever() -> None:
+    async with _shop(limits={"client_tool_timeout_s": 0.5}) as (provider, app), connected(app.url) as client:
+        call_id = await _client_call(client, provider)
+        await _say(client, "tool.claim", call_id)
+        failed = await client.event("tool.failed")
+        assert (failed["outcome"], failed["error"]) == ("unknown", "the client did not finish this in time")
+        assert await _refused(client, "tool.result", call_id, output=1) == "already_settled"
+        assert (await client.terminal("r1"))["type"] == "message.completed"
+
+
 async def test_only_its_author_s_clients_run_it() -> None:
     async with _shop(jwt=True) as (provider, app):
         async with (

@@ -205,6 +205,43 @@ async def test_what_was_held_back_and_then_interrupted_was_generated_and_never_s
         assert client.text("r1") == "One "
 
 
+# Most answers are complete long before they have been spoken: the user interrupts when the model has finished.
+async def test_an_answer_that_is_complete_while_it_is_held_back_is_held_to_its_end() -> None:
+    gate = Gate()
+    async with running_stack(limits={"interrupt_hold_s": 60}) as (provider, app), connected(app.url) as client:
+        await _streaming(client, provider, "One ", gate, "two.")
+        assert await _interrupt(client, "r1", phase="tentative") == "held"
+        gate.open()
+        await provider.until(lambda: provider.requests[0].is_over())
+        for _ in range(3):
+            assert (await client.status("r1"))["state"] == "streaming"
+        assert await _interrupt(client, "r1") == "interrupting"
+        ending = await client.terminal("r1")
+        assert (ending["sent"], ending["generated"], _texts(ending["message"])) == (4, 8, ["One "])
+
+
+# It was merged and then forgotten with the text that was not to be shown: what the user had said was nowhere.
+async def test_what_was_folded_into_an_answer_that_is_held_back_and_then_interrupted_is_not_lost() -> None:
+    gate, second = Gate(), Gate()
+    async with running_stack(limits={"interrupt_hold_s": 60}) as (provider, app), connected(app.url) as client:
+        await _streaming(client, provider, "One ", gate, "two ", second)
+        await _interrupt(client, "r1", phase="tentative")
+        gate.open()
+        await second.reached()
+        await client.create("r2", "c1", "and three", on_busy="steer")
+        assert (await client.terminal("r2"))["type"] == "message.merged"
+        await _interrupt(client, "r1")
+        ending = await client.terminal("r1")
+        assert [steered["request_id"] for steered in ending["message"]["steered"]] == ["r2"]
+        await client.create("r3", "c1", "and four")
+        await client.terminal("r3")
+        assert [m["content"] for m in provider.requests[-1].messages] == [
+            "question r1",
+            "One ",
+            "and three\n\nand four",
+        ]
+
+
 async def test_what_is_held_back_is_bounded() -> None:
     gate = Gate()
     limits = {"interrupt_hold_s": 60, "held_chars": 100}
@@ -216,6 +253,22 @@ async def test_what_is_held_back_is_bounded() -> None:
         gate.open()
         await _interrupt(client, "r1", phase="retracted")
         assert len(_texts((await client.terminal("r1"))["message"])[0]) == 200_004
+
+
+async def test_a_tentative_interrupt_of_what_waits_in_the_queue_holds_it_when_its_turn_comes() -> None:
+    gate = Gate()
+    async with running_stack(limits={"interrupt_hold_s": 60}) as (provider, app), connected(app.url) as client:
+        await _streaming(client, provider, "One ", gate, "two.")
+        await client.create("r2", "c1", "next")
+        assert await _interrupt(client, "r2", phase="tentative") == "held"
+        gate.open()
+        await client.terminal("r1")
+        for _ in range(3):
+            await client.call({"type": "ping"})
+        assert await _interrupt(client, "r2", phase="retracted") == "resumed"
+        resumed = next(n for n, message in enumerate(client.messages) if message.get("outcome") == "resumed")
+        assert client.messages.index(await client.event("message.started", "r2")) > resumed
+        assert (await client.terminal("r2"))["type"] == "message.completed"
 
 
 # --- after the end ---------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ from turnwire_server.tools.errors import InvalidArguments
 from turnwire_server.tools.executor import ToolCall, parse_arguments
 from turnwire_server.tools.registry import Tool
 
+from .closing import close_call, question, result_event
 from .patience import until_answered
 from .progress import Progress
 from .services import Services
@@ -67,11 +68,6 @@ class Parked(Exception):
 def digest(arguments: Mapping[str, Any]) -> str:
     """Names the arguments that somebody was asked to agree to."""
     return hashlib.sha256(orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def question(about: str, call_id: str, turn: int = 0) -> str:
-    """The name of what is decided about a call; claims and lapses have turns, from 1."""
-    return f"{about}:{call_id}:{turn}" if turn else f"{about}:{call_id}"
 
 
 @dataclass(slots=True)
@@ -385,44 +381,34 @@ class Calls:
             return None
 
     async def _by_a_client(self, call_id: str, tool: Tool, said: _Said, *, is_running: bool) -> None:
-        limit_ms = int((tool.timeout_s or self._services.settings.limits.client_tool_timeout_s) * 1000)
+        limit_s = tool.timeout_s or self._services.settings.limits.client_tool_timeout_s
         # Kept over a take-over: to be parked must not give it more time.
-        until = self._progress.until.setdefault(call_id, await self._now_ms() + limit_ms)
-        began = until - limit_ms
+        until = self._progress.until.setdefault(call_id, await self._now_ms() + int(limit_s * 1000))
         told = len(said.claims) if is_running else 0  # how many claims the log shows
-        while said.result is None:
+        late = "the client did not finish this in time"
+        while said.result is None and not said.is_cancelled and await self._now_ms() < until:
             changed = said.changed  # taken before anything is awaited: what is said meanwhile is not slept over
-            if said.is_cancelled:
-                self._fail(call_id, "cancelled" if not said.claims else "unknown", "it was cancelled")
-                return
             if len(said.claims) > told:
                 told = len(said.claims)
                 await self._note_effect(tool)
                 self._writer.event(ToolRunning(**self._head, call_id=call_id, run=self._run), checkpoint=True)
-            is_claimed = len(said.claims) > said.lapses
-            if is_claimed:
-                if not await self._until_gone(said.claims[-1].body, changed, until):
-                    continue
-                if not await self._lapse(call_id, len(said.claims)):
-                    continue
-                if not tool.may_run_again:
-                    self._fail(call_id, "unknown", "the client that ran this is gone; its effect is unknown")
-                    return
-            elif not await self._until_said(call_id, changed, until):
+            if len(said.claims) <= said.lapses:
+                await self._until_said(call_id, changed, until)
+                continue
+            is_gone = await self._until_gone(said.claims[-1].body, changed, until)
+            if is_gone and await self._lapse(call_id, len(said.claims)) and not tool.may_run_again:
+                late = "the client that ran this is gone; its effect is unknown"
                 break
-            if await self._now_ms() >= until and said.result is None:
-                break
-        if said.result is None:
-            was_run = bool(said.claims)
-            error = "the client did not finish this in time" if was_run else "no client took this up in time"
-            self._fail(call_id, "timed_out" if not was_run or tool.may_run_again else "unknown", error)
-            return
-        body = said.result.body
-        duration_ms = max(await self._now_ms() - began, 0)
-        if body.get("error") is None:
-            self._complete(call_id, body.get("output"), duration_ms)
+        closed = await close_call(self._services, self._spec, call_id, self.say)
+        if (result := said.result or closed.result) is not None:
+            event = result_event(self._head, call_id, result, until, await self._now_ms(), limit_s)
+            self._writer.event(event, checkpoint=True)
+        elif said.is_cancelled:
+            self._fail(call_id, "unknown" if closed.was_claimed else "cancelled", "it was cancelled")
+        elif not closed.was_claimed:
+            self._fail(call_id, "timed_out", "no client took this up in time")
         else:
-            self._fail(call_id, "failed", body["error"])
+            self._fail(call_id, "timed_out" if tool.may_run_again else "unknown", late)
 
     async def _until_said(self, call_id: str, changed: anyio.Event, until: int) -> bool:
         """Wait for people; False when the time is up. Raises `Parked` when nothing else is going on."""

@@ -111,7 +111,9 @@ def unstarted(spec: TurnSpec, draft: Draft, now_ms: int, rows: Sequence[UsageRow
 
 def settled(ending: Mapping[str, Any], presented: int) -> Mapping[str, Any]:
     """The ending, with what it needs of ``presented``, which the log kept until the seal: the same for everybody."""
-    if ending["outcome"] != "interrupted" or "sent" in ending["fields"]:
+    if ending["outcome"] != "interrupted":
+        return {**ending, "reported": presented} if presented else ending
+    if "sent" in ending["fields"]:
         return ending
     whole = message_from_wire(ending["answer"])
     reports = [number for number in (ending["place"], presented or None) if number is not None]

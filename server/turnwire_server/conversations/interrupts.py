@@ -36,10 +36,9 @@ from .hub import ConversationHub
 from .patience import until_answered
 from .presented import Place, clamped, cut, length, place_of_text
 from .requests import Requests
-from .roles import require
+from .sight import sight
 from .spec import TurnSpec
 
-_LIVE = (Phase.QUEUED, Phase.RUNNING, Phase.PARKED)
 _ANSWERS = {"confirmed": "interrupting", "tentative": "held", "retracted": "resumed"}
 # A report that comes between the end of a turn and its record waits for the record.
 _RECORD_POLL_S = 0.05
@@ -64,9 +63,11 @@ class Interrupts:
     async def interrupt(self, principal: Principal, command: RequestInterrupt) -> InterruptResult:
         """Barge-in: confirmed, tentative or retracted. Raises `not_found`, `forbidden`."""
         ref = RequestRef(principal.tenant_id, command.request_id)
-        info, record = await self._known(principal, ref, command.type)
+        seen = await sight(self._hub, principal, ref, others="owner")
+        if seen.author != principal.user_id:
+            await note_operation(self._services, principal, seen.conversation, command.type, request_id=ref.request_id)
         said = command.presented
-        if info is not None and info.phase in _LIVE:
+        if (info := seen.live) is not None:
             if isinstance(said, PresentedAt):
                 await self._note(info, Place.reported(said.part, said.offset))
             posted = await self._post(principal, command, info)
@@ -80,49 +81,21 @@ class Interrupts:
                     return InterruptResult(_ANSWERS[command.phase], partial(self._hub.conclude, posted.owned))
                 case PostOutcome.RECORDED:
                     raise CommandError(ErrorCode.UNAVAILABLE, "the log has lost this request for the moment; try again")
-        await self._amend(ref, record, said, is_interrupt=command.phase == "confirmed")
+        await self._amend(ref, seen.record, said, is_interrupt=command.phase == "confirmed")
         return InterruptResult("amended")
 
     async def presented(self, principal: Principal, command: RequestPresented) -> None:
         """How far the author has seen or heard the answer. Raises `not_found`, and `forbidden` for all others."""
         ref = RequestRef(principal.tenant_id, command.request_id)
-        info, record = await self._known(principal, ref)
-        author = info.user_id if info is not None else record.user_id if record is not None else ""
-        if author != principal.user_id:
+        seen = await sight(self._hub, principal, ref, others="owner")
+        if seen.author != principal.user_id:
             raise CommandError(ErrorCode.FORBIDDEN, "only its author's clients say how far an answer was presented")
         place = Place.reported(command.part, command.offset)
-        if info is None or info.phase not in _LIVE or not await self._note(info, place):
+        if seen.live is None or not await self._note(seen.live, place):
             said = PresentedAt(part=place.part, offset=place.offset)
-            await self._amend(ref, record, said, is_interrupt=False)
+            await self._amend(ref, seen.record, said, is_interrupt=False)
 
     # --- while it runs -------------------------------------------------------------------------------------
-
-    async def _known(
-        self, principal: Principal, ref: RequestRef, act: str | None = None
-    ) -> tuple[RequestInfo | None, RequestRecord | None]:
-        """The request for those who may steer it: its author, as an editor, or an owner of the conversation. ``act`` is
-        what an operator is about to do."""
-        info = await self._services.log.request(ref)
-        record = None
-        if info is None or info.phase not in _LIVE:
-            record = await self._services.archive.request(ref.tenant_id, ref.request_id)
-        if info is None and record is None:
-            raise CommandError(ErrorCode.NOT_FOUND, f"no request '{ref.request_id}'", request_id=ref.request_id)
-        home = info.conversation.conversation_id if info is not None else record.conversation_id  # type: ignore[union-attr]
-        author = info.user_id if info is not None else record.user_id  # type: ignore[union-attr]
-        conversation = await self._hub.record(ConversationRef(ref.tenant_id, home))
-        try:
-            require(conversation, home, principal, "editor" if author == principal.user_id else "owner")
-        except CommandError as error:
-            if error.code is ErrorCode.NOT_FOUND:
-                raise CommandError(
-                    ErrorCode.NOT_FOUND, f"no request '{ref.request_id}'", request_id=ref.request_id
-                ) from None
-            raise
-        assert conversation is not None, "require refuses absent ones"
-        if author != principal.user_id and act is not None:
-            await note_operation(self._services, principal, conversation, act, request_id=ref.request_id)
-        return info, record
 
     async def _note(self, info: RequestInfo, place: Place) -> bool:
         note = partial(self._services.log.note, info.request, place.encode(), conversation=info.conversation)
@@ -130,6 +103,8 @@ class Interrupts:
 
     async def _post(self, principal: Principal, command: RequestInterrupt, info: RequestInfo) -> Posted:
         body: dict[str, Any] = {"phase": command.phase, "reason": "interrupted", "by": principal.user_id}
+        if command.phase == "tentative":  # whoever comes to run the turn has to know how much of its time is left
+            body["at"] = await self._services.log.now_ms()
         if isinstance(command.presented, PresentedText):
             body["presented"] = {"text": command.presented.text}
         ending = None
@@ -176,6 +151,9 @@ class Interrupts:
             place = place_of_text(whole.parts, said.text)
         else:
             place = clamped(whole.parts, Place(said.part, said.offset))
+        # What was reported while it ran cuts nothing by itself, but reports only grow.
+        if reported := ending.get("reported"):
+            place = max(place, clamped(whole.parts, Place.decode(reported)))
         before = record.presented or (ending.get("place") or 0)
         if place.encode() <= before:
             return

@@ -40,6 +40,7 @@ from turnwire_server.eventlog.base import (
     Busy,
     Claimed,
     ConversationRef,
+    Intent,
     LogFull,
     LogUnavailable,
     OnBusy,
@@ -468,10 +469,8 @@ class Requests:
             return
         heard = owned.intents if kept is None else (*owned.intents, kept)
         for intent in [*heard, *answer.intents]:
-            if intent.kind == "cancel":
-                await self._end_queued(owned.request, intent.body["by"], intent.body.get("reason"))
-            elif intent.kind == "interrupt" and intent.body["phase"] == "confirmed":
-                await self._end_queued(owned.request, intent.body["by"], intent.body["reason"])
+            if intent.kind == "cancel" or (intent.kind == "interrupt" and intent.body["phase"] == "confirmed"):
+                await self._end_queued(owned, intent)
         await self._press(owned)
 
     async def _press(self, owned: Owned) -> None:
@@ -676,11 +675,31 @@ class Requests:
         draft = endings.cancelled(by, reason)
         return endings.unstarted(spec, draft, self._services.now_ms())
 
-    async def _end_queued(self, ref: RequestRef, by: str, reason: str | None) -> None:
-        info = await until_answered(lambda: self._services.log.request(ref), "looking at a request")
-        if info is None:
-            return
-        await self._carry_out(await self._cancel(ref, by, reason, any_user=True, info=info))
+    async def _end_queued(self, owned: Owned, intent: Intent) -> None:
+        """End what was cancelled or interrupted before anybody was shown it; if it runs by now, its turn hears that."""
+        body = intent.body
+        if intent.kind == "cancel":
+            draft = endings.cancelled(body["by"], body.get("reason"))
+        else:
+            draft = endings.interrupted(body["reason"])
+        ending = endings.unstarted(TurnSpec.from_owned(owned), draft, self._services.now_ms())
+        posted = await until_answered(
+            lambda: self._services.log.post(
+                f"unshown:{owned.request.request_id}:{intent.k}",
+                owned.request,
+                intent.kind,
+                body,
+                user_id=body["by"],
+                any_user=True,
+                ending=ending,
+                conversation=owned.conversation,
+            ),
+            f"ending request {owned.request.request_id}",
+        )
+        if posted.outcome is PostOutcome.ENDED and posted.owned is not None:
+            await self._hub.conclude(posted.owned)
+        elif posted.outcome is PostOutcome.STORED and posted.intent is not None:
+            self._hub.heard(owned.request, owned.conversation, [posted.intent])
 
     # --- the rest ----------------------------------------------------------------------------------------
 

@@ -19,6 +19,9 @@ from .recovery import Trimmed, entries_of, fold_from, fold_with
 from .services import Services
 from .shared_context import context_at
 
+# How long a turn that goes on has before it is looked at again.
+_GOES_ON_S = 0.02
+
 
 class Snapshots:
     """Builds snapshots for the whole node."""
@@ -106,7 +109,10 @@ class Snapshots:
         if not request.is_parked:
             return request.checkpoint
         record = await self._services.archive.request(ref.tenant_id, request.request_id)
-        return None if record is None or record.checkpoint is None else dict(record.checkpoint)
+        if record is None or record.checkpoint is None:
+            await anyio.sleep(_GOES_ON_S)
+            raise Trimmed  # somebody went on with it between the looks, and it has ended or is just ending
+        return dict(record.checkpoint)
 
 
 async def base_of(services: Services, ref: ConversationRef, live: Live) -> Base:

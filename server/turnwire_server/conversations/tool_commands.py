@@ -7,7 +7,7 @@ or once it goes on. A claim has turns: one that has lapsed leaves the next to wh
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from turnwire_protocol import (
@@ -21,17 +21,17 @@ from turnwire_protocol import (
     ToolDeny,
     ToolResult,
 )
-from turnwire_server.archive.base import Role
 from turnwire_server.auth import Principal
-from turnwire_server.eventlog.base import ConversationRef, Intent, Phase, Posted, PostOutcome, RequestInfo, RequestRef
+from turnwire_server.eventlog.base import Intent, Phase, Posted, PostOutcome, RequestInfo, RequestRef
 from turnwire_server.tools.errors import InvalidArguments
 from turnwire_server.tools.output import UnusableOutput, usable
 
 from .audit import note_operation
-from .calls import digest, question
+from .calls import digest
+from .closing import lapses, question
 from .hub import ConversationHub
 from .patience import until_answered
-from .roles import require
+from .sight import sight
 from .snapshots import Snapshots
 from .spec import TurnSpec
 from .turn_tools import TurnTools
@@ -57,7 +57,7 @@ class ToolCommands:
         _must_be_a_client_s(part)
         if part.state in ("started", "waiting_approval"):
             raise _state(f"the call cannot be claimed while it is '{part.state}'")
-        turn = 1 + _lapses(info, part.call_id)
+        turn = 1 + lapses(info, part.call_id)
         body = {"by": principal.user_id, "instance": instance_id}
         posted = await self._post(info, "claim", part, body, question("claim", part.call_id, turn))
         if posted.outcome is PostOutcome.DECIDED and not _is_held_by(posted.intent, principal, instance_id):
@@ -77,7 +77,7 @@ class ToolCommands:
             return
         info, part = found
         _must_be_a_client_s(part)
-        claim = info.decided.get(question("claim", part.call_id, 1 + _lapses(info, part.call_id)))
+        claim = info.decided.get(question("claim", part.call_id, 1 + lapses(info, part.call_id)))
         if claim is None or not _is_held_by(claim, principal, instance_id):
             raise _state("this client has not claimed the call, or its claim has lapsed")
         posted = await self._post(info, "result", part, body, question("result", part.call_id))
@@ -138,42 +138,25 @@ class ToolCommands:
         Raises `not_found`, `forbidden`, and `already_settled` for what is over.
         """
         ref = RequestRef(principal.tenant_id, command.request_id)
-        info = await self._services.log.request(ref)
-        parts: Sequence[Mapping[str, Any]] | None = None
-        if info is None or info.phase is Phase.FINISHED:
-            record = await self._services.archive.request(ref.tenant_id, ref.request_id)
-            if record is not None and record.ending is not None:
-                parts = record.ending["answer"]["parts"]
-        if info is not None:
-            home = info.conversation.conversation_id
-        elif record is not None and parts is not None:
-            home = record.conversation_id
-        else:
-            raise _unknown(command)
-        is_mine = info is None or info.user_id == principal.user_id
-        role: Role = "owner" if owner_for_others and not is_mine else "editor"
-        conversation = await self._hub.record(ConversationRef(ref.tenant_id, home))
-        try:
-            require(conversation, home, principal, role)
-        except CommandError as error:
-            raise (_unknown(command) if error.code is ErrorCode.NOT_FOUND else error) from None
-        if info is not None and said is not None and _was_said(info, *said):
+        seen = await sight(self._hub, principal, ref, others="owner" if owner_for_others else None)
+        if seen.info is not None and said is not None and _was_said(seen.info, *said):
             return None
-        if info is not None and info.phase in (Phase.RESERVED, Phase.QUEUED):
-            raise _unknown(command)  # the model has not been asked yet
-        if info is None or info.phase not in (Phase.RUNNING, Phase.PARKED):
-            if parts is not None and not any(part.get("call_id") == command.call_id for part in parts):
+        info = seen.live
+        if info is None:
+            ending = None if seen.record is None else seen.record.ending
+            if ending is not None and all(p.get("call_id") != command.call_id for p in ending["answer"]["parts"]):
                 raise _unknown(command)
             raise _settled("the turn has ended")
+        if info.phase is Phase.QUEUED:
+            raise _unknown(command)  # the model has not been asked yet
         part = await self._part(info, command.call_id)
         if part is None:
             raise _unknown(command)
         if part.state in ("completed", "failed"):
             raise _settled(f"the call has {part.state}")
-        if not is_mine:
-            assert conversation is not None, "require refuses absent ones"
+        if seen.author != principal.user_id:
             about = {"request_id": ref.request_id, "call_id": part.call_id}
-            await note_operation(self._services, principal, conversation, command.type, **about)
+            await note_operation(self._services, principal, seen.conversation, command.type, **about)
         return info, part
 
     async def _part(self, info: RequestInfo, call_id: str) -> ToolCallPart | None:
@@ -228,13 +211,6 @@ def _was_said(info: RequestInfo, kind: str, body: Mapping[str, Any]) -> bool:
     about = {"approve": "approval", "deny": "approval", "cancel_call": "cancel"}.get(kind, kind)
     first = info.decided.get(question(about, body["call_id"]))
     return first is not None and first.kind == kind and {**first.body, "digest": None} == {**body, "digest": None}
-
-
-def _lapses(info: RequestInfo, call_id: str) -> int:
-    turn = 0
-    while question("lapse", call_id, turn + 1) in info.decided:
-        turn += 1
-    return turn
 
 
 def _is_held_by(claim: Intent | None, principal: Principal, instance_id: str) -> bool:

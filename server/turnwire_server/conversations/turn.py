@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import anyio
 
-from turnwire_protocol import Message, MessageStarted, RequestFold, StepFailed, ToolCallPart, ToolFailed, to_wire
+from turnwire_protocol import Message, MessageStarted, RequestFold, StepFailed, to_wire
 from turnwire_server.eventlog.base import (
     Fenced,
     Finished,
@@ -31,6 +31,7 @@ from turnwire_server.eventlog.base import (
 
 from . import endings
 from .calls import Parked
+from .closing import end_open_calls
 from .conclude import archive_late, conclude
 from .endings import Draft
 from .history import branch_before
@@ -86,7 +87,8 @@ class Turn:
         self._interrupt: Intent | None = None
         self._interrupted: Draft | None = None
         self._hold: asyncio.TimerHandle | None = None
-        self._may_hold = False
+        self._early_hold: Intent | None = None
+        self._is_begun = False
         self._said: list[Intent] = []  # for the answer, before there is one
         self._running: Answer | None = None
         self.on_stall: Callable[[], None] = lambda: None
@@ -121,7 +123,6 @@ class Turn:
         )
         self._head: dict[str, Any] = {"conversation_id": self.spec.conversation_id, "request_id": self.spec.request_id}
         self.hear(owned.intents)
-        self._may_hold = True
 
     def __repr__(self) -> str:
         return f"<Turn {self.owned.request.request_id} run={self.owned.run} {self._fold.state}>"
@@ -178,14 +179,33 @@ class Turn:
             self._said.append(intent)
 
     def _hold_or_go_on(self, intent: Intent) -> None:
-        """A tentative interrupt, or its retraction. What an earlier owner was told is over: a take-over retracts."""
+        """A tentative interrupt, or its retraction."""
         self._forget_hold()
-        if intent.body["phase"] == "tentative" and self._may_hold:
-            self._writer.hold()
-            hold_s = self._services.settings.limits.interrupt_hold_s
-            self._hold = asyncio.get_running_loop().call_later(hold_s, self._forget_hold)
+        if intent.body["phase"] != "tentative":
+            return
+        if self._is_begun:
+            self._hold_back(self._services.settings.limits.interrupt_hold_s)
+        else:
+            self._early_hold = intent
+
+    def _hold_back(self, seconds: float) -> None:
+        self._writer.hold()
+        self._hold = asyncio.get_running_loop().call_later(seconds, self._forget_hold)
+
+    async def _begin(self) -> None:
+        """Hear what was said to a turn that waited, for its place or for people; a hold has some of its time left."""
+        self._is_begun = True
+        if self._recovered or self._early_hold is not None:
+            self._writer.ask()  # what was said since it was owned; there may be nothing to append for long
+        if self._early_hold is not None:
+            now_ms = await until_answered(self._services.log.now_ms, "asking for the time")
+            if (early := self._early_hold) is not None:
+                left_s = self._services.settings.limits.interrupt_hold_s - (now_ms - early.body["at"]) / 1000
+                if left_s > 0:
+                    self._hold_back(left_s)
 
     def _forget_hold(self) -> None:
+        self._early_hold = None
         if self._hold is not None:
             self._hold.cancel()
             self._hold = None
@@ -291,16 +311,16 @@ class Turn:
         elif draft is None:
             draft = endings.incomplete("deadline")
         await writer.flush()
-        self._fail_open_calls()
+        await end_open_calls(self._services, self.spec, writer, self._progress, lambda intent: self.hear([intent]))
         await writer.flush()
         return draft
 
     async def _try_answer(self) -> Draft | None:
         limits = self._services.settings.limits
-        # The time that it was parked does not count.
-        age_s = self.owned.age_s - self._progress.waited_ms / 1000 if self._recovered else 0.0
-        self._scope.deadline = anyio.current_time() + max(limits.turn_deadline_s - max(age_s, 0.0), 0.0)
+        self._scope.deadline = anyio.current_time() + max(limits.turn_deadline_s - await self._age_s(), 0.0)
+        draft: Draft | None = None
         with self._scope:
+            await self._begin()
             if self._fold.message_id is None:
                 self._writer.event(
                     MessageStarted(
@@ -320,7 +340,8 @@ class Turn:
             for intent in self._said:
                 answer.hear(intent)
             try:
-                return await answer.run(history)
+                draft = await answer.run(history)
+                await self._writer.released()  # what is held back may still be interrupted, and is not at its end
             except (LostOwnership, LogUnavailable):
                 raise
             except Parked as parked:
@@ -328,7 +349,14 @@ class Turn:
             except Exception:
                 logger.exception("request %s failed", self.spec.request_id)
                 return endings.failed("internal", _INTERNAL, retryable=True)
-        return None
+        return draft
+
+    async def _age_s(self) -> float:
+        """Since it was begun, by the log's clock; what it has waited in the queue, or parked, does not count."""
+        if not self._fold.answer_created_at:
+            return 0.0
+        now_ms = await until_answered(self._services.log.now_ms, "asking for the time")
+        return max(now_ms - self._fold.answer_created_at - self._progress.waited_ms, 0) / 1000
 
     async def _history(self) -> list[Message]:
         await archive_late(self._services, self.owned.conversation)
@@ -388,23 +416,6 @@ class Turn:
         if self._cancel is not None:
             return endings.cancelled(self._cancel.body["by"], self._cancel.body.get("reason"))
         return self._interrupted
-
-    def _fail_open_calls(self) -> None:
-        """Every call in history has a truthful result, those that the ending cut short too."""
-        for call in self._fold.partial.to_parts():
-            if not isinstance(call, ToolCallPart) or call.state in ("completed", "failed"):
-                continue
-            ran = call.state == "running"  # by a client, or nobody knows what became of it
-            self._writer.event(
-                ToolFailed(
-                    **self._head,
-                    call_id=call.call_id,
-                    outcome="unknown" if ran else "never_started",
-                    error="the turn ended while this ran; its effect is unknown"
-                    if ran
-                    else "the turn ended before this was run",
-                )
-            )
 
     # --- ending ------------------------------------------------------------------------------------------
 

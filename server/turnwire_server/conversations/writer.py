@@ -20,6 +20,7 @@ from turnwire_protocol import (
     ReasoningDelta,
     RequestEvent,
     RequestFold,
+    SteerApplied,
     ToolArgumentsDelta,
     ToolCallPart,
     ToolStarted,
@@ -140,10 +141,18 @@ class TurnWriter:
             self._wake()
             self._tell()
 
+    async def released(self) -> None:
+        """Wait while what is said is held back."""
+        while self._held:
+            await self._until_changed()
+
     def discard(self) -> None:
         """Forget the text that waits and what came after it, and whatever the model may still say: it will not be
         shown (PROTOCOL section 4, after a confirmed interrupt)."""
-        before = list(itertools.takewhile(lambda event: not isinstance(event, _DELTAS), self.buffer.take()))
+        waiting = self.buffer.take()
+        before = list(itertools.takewhile(lambda event: not isinstance(event, _DELTAS), waiting))
+        # What was folded in is merged already, and nowhere else than in this answer.
+        before += [event for event in waiting[len(before) :] if isinstance(event, SteerApplied)]
         self.buffer = self._new_buffer(self._owned, self.fold)
         self._told_calls = {part.call_id for part in self.fold.partial.to_parts() if isinstance(part, ToolCallPart)}
         for event in before:

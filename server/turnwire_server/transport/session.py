@@ -48,6 +48,8 @@ from .speech import Speech
 
 logger = logging.getLogger(__name__)
 
+# Of so many requests, the newest, a connection remembers that it has stopped them.
+_STOPPED_KEPT = 64
 # Pause before a store that did not answer is asked again for a follower that fell behind.
 _RETRY_S = 0.5
 
@@ -60,6 +62,7 @@ class Session:
         "_closing",
         "_connection",
         "_lagging",
+        "_stopped",
         "_writing",
         "admitted",
         "codec",
@@ -87,6 +90,7 @@ class Session:
         self.muted: frozenset[str] = frozenset()
         self._connection = connection
         self._lagging: dict[Place, None] = {}
+        self._stopped: tuple[str, ...] = ()
         self._writing = False
         self._closing = False
         self._by_server = False
@@ -306,7 +310,7 @@ class Session:
         if place.held or place.wants_snapshot:
             return place.held
         if entries:
-            frame, seq = encode_frame(self.codec, entries, place.seq, self.muted)
+            frame, seq = encode_frame(self.codec, entries, place.seq, self.muted.union(self._stopped))
             if seq > place.seq:
                 self._write(frame)
                 if place.speech is None:
@@ -402,7 +406,10 @@ class Session:
 
     def _unmute_ended(self, entries: Sequence[Entry]) -> None:
         if self.muted:
-            self.muted -= {entry.request_id for entry in entries if entry.type in TERMINAL_TYPES}
+            ended = self.muted & {entry.request_id for entry in entries if entry.type in TERMINAL_TYPES}
+            self.muted -= ended
+            # Whoever opens again from before the end is not told what they did not want to hear either.
+            self._stopped = (*self._stopped, *ended)[-_STOPPED_KEPT:]
 
     # --- time and the end --------------------------------------------------------------------------------
 
