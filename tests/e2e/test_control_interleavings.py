@@ -1,4 +1,6 @@
-"""Deltas, interrupts in their phases, reports, steering, cancels and tools in random orders, from seeds.
+"""Deltas, interrupts in their phases, reports, steering, cancels and tools in random orders, over real sockets.
+
+Many more orders, and time limits, are in `tests/interleavings`, on a clock that jumps.
 
 Whatever comes when: one ending for each request, an honest history (what is stored, and what the next prompt says, is
 what was presented of an interrupted answer and what was sent of a cancelled one), no deltas for whoever has stopped the
@@ -22,7 +24,7 @@ from tests.support.provider import ControlledProvider, Gate, Script
 from tests.support.provider_script import tool_call_steps
 from tests.support.stack import running_stack
 
-_SEEDS = 60
+_SEEDS = 20
 _AT_ONCE = 8
 _WORDS = ("alpha ", "beta ", "gamma ", "delta ", "epsilon ", "zeta ")
 _OPERATIONS = ("go on", "go on", "go on", "tentative", "retracted", "presented", "confirmed", "steer", "cancel", "tool")
