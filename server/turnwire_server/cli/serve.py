@@ -166,7 +166,10 @@ def _is_left_open(settings: Settings) -> bool:
 async def _with_local_model(
     settings: Settings, config: Path | None, named: Mapping[str, Any], workers: int, stack: AsyncExitStack
 ) -> Settings:
-    """The settings with the model on this machine as their only deployment, when it can be started."""
+    """The settings with the model on this machine as what answers, when it can be started.
+
+    The demonstration model stays, on a route of its own: it shows what so small a model cannot do.
+    """
     if not local_model.is_installed():
         console.print("[yellow]the local model is not installed here; the demonstration model answers instead[/yellow]")
         return settings
@@ -178,7 +181,9 @@ async def _with_local_model(
         return settings
     streams = max(1, _LOCAL_MODEL_STREAMS // workers)
     deployment = {"name": "local", "model": model.model, "base_url": model.base_url, "max_concurrency": streams}
-    return read_settings(config, {"server": named, "deployments": [deployment]})
+    demo = {"name": DEMO_DEPLOYMENT, "kind": "demo"}
+    routes = [{"name": name, "deployments": [name]} for name in ("local", DEMO_DEPLOYMENT)]
+    return read_settings(config, {"server": named, "deployments": [deployment, demo], "routes": routes})
 
 
 # --- what is said ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The two tools of the demonstration model, which is offered them and nothing else."""
+"""The tools of the demonstration model, which is offered them and nothing else of the server's."""
 
 from __future__ import annotations
 
@@ -28,8 +28,16 @@ async def _countdown(context: ToolContext, seconds: Annotated[int, Field(ge=1, l
     return {"counted": seconds}
 
 
+@tool(name="demo_postcard", approval="always", approval_timeout_s=600)
+async def _postcard(
+    to: Annotated[str, Field(min_length=1, max_length=80)], text: Annotated[str, Field(max_length=500)]
+) -> dict[str, Any]:
+    """Sends a postcard, or would: it only says so. A person has to approve it."""
+    return {"sent_to": to, "words": len(text.split())}
+
+
 def _all() -> tuple[Tool, ...]:
-    found = (declared(_clock), declared(_countdown))
+    found = (declared(_clock), declared(_countdown), declared(_postcard))
     assert all(found), "declared above"
     return tuple(each for each in found if each is not None)
 

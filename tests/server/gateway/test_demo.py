@@ -106,7 +106,7 @@ async def test_a_tool_is_called_and_its_result_used() -> None:
     assert [(call.index, call.name) for call in begun] == [(0, "demo_clock"), (1, "demo_countdown")]
     pieces = [chunk.text for chunk in calls.chunks if isinstance(chunk, ToolCallArguments) and chunk.index == 1]
     assert len(pieces) > 1
-    assert "".join(pieces) == '{"seconds":1,"label":"UTC"}'
+    assert "".join(pieces) == '{"seconds":3,"label":"UTC"}'
     assert calls.finish == "tool_calls"
     tool_calls = [
         {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": "{}"}} for call in begun
@@ -133,8 +133,29 @@ async def test_results_of_an_earlier_question_are_not_used_again() -> None:
     assert "noon" not in (await ask(demo(), ModelRequest(messages))).text
 
 
-async def test_without_tools_it_says_so() -> None:
-    assert "is offered here" in (await answer_to("use a tool")).text
+@pytest.mark.parametrize("word", ["tool", "approval", "page"])
+async def test_without_tools_it_says_so(word: str) -> None:
+    assert "is offered here" in (await answer_to(f"show {word}")).text
+
+
+@pytest.mark.parametrize(("asked", "chosen"), [("make this page purple", "purple"), ("colour the page", "teal")])
+async def test_a_tool_of_the_page_is_called_with_what_the_user_has_named(asked: str, chosen: str) -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"colour": {"type": "string", "enum": ["teal", "purple"]}},
+        "required": ["colour"],
+    }
+    offered = {"type": "function", "function": {"name": "page_colour", "parameters": parameters}}
+    calls = await ask(demo(), asking(asked, tools=[*TOOLS, offered]))
+    assert [chunk.name for chunk in calls.chunks if isinstance(chunk, ToolCallBegin)] == ["page_colour"]
+    said = "".join(chunk.text for chunk in calls.chunks if isinstance(chunk, ToolCallArguments))
+    assert said == f'{{"colour":"{chosen}"}}'
+
+
+async def test_it_introduces_itself_once_in_a_conversation() -> None:
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    again = await ask(demo(), ModelRequest([*messages, {"role": "user", "content": "c"}]))
+    assert again.text.startswith('You wrote: "c"')
 
 
 async def test_fail_fails_before_the_first_word() -> None:

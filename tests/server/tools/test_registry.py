@@ -39,7 +39,7 @@ def test_an_allow_list_only_takes_away() -> None:
 
 def test_the_demonstration_has_its_own() -> None:
     registry = ToolRegistry([OPEN], demo_tools=DEMO_TOOLS)
-    assert names(registry.demo()) == ["demo_clock", "demo_countdown"]
+    assert names(registry.demo()) == ["demo_clock", "demo_countdown", "demo_postcard"]
     assert registry.get("demo_clock") is DEMO_TOOLS[0]
     assert names(registry.offered("acme", set())) == ["open"]
 

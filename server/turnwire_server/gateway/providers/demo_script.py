@@ -28,6 +28,9 @@ KEYWORDS = {
     "reasoning": "thinks aloud before it answers",
     "retrieval": "looks something up in a few built-in documents",
     "tool": "calls the tools demo_clock and demo_countdown, where they are offered",
+    "approval": "calls demo_postcard, which a person has to approve",
+    "page": "calls page_colour, where the page offers it: a tool that the page itself runs",
+    "markdown": "writes headings, lists, a table and code",
     "fallback": "breaks off on the first attempt and succeeds on the second",
     "fail": "fails before the first word",
     "long": "writes several hundred words",
@@ -36,7 +39,8 @@ KEYWORDS = {
     "emoji": "writes emoji, Chinese and characters outside the basic plane",
     "help": "lists these words",
 }
-TOOLS = ("demo_clock", "demo_countdown")
+TOOLS = {"tool": ("demo_clock", "demo_countdown"), "approval": ("demo_postcard",), "page": ("page_colour",)}
+"""The words that call tools, and those that they call."""
 
 INTRODUCTION = (
     "I am Turnwire's built-in demonstration model, not a real one: I only repeat what you write. "
@@ -49,9 +53,29 @@ DOCUMENTS = (
     ("doc-cancel", "Cancelling", "a cancel closes the connection to the provider at once and is a fact"),
     ("doc-tools", "Tools", "tools run on the server or on the client and may need an approval"),
 )
+_MARKDOWN = """
+
+## What an answer may have in it
+
+1. **Lists**, *emphasis* and `code` in a line
+2. Links, such as [the protocol](https://www.rfc-editor.org/rfc/rfc6455)
+
+| guarantee | what it means |
+|---|---|
+| one ending | every turn ends exactly once |
+| a cancel is a fact | once it is acknowledged, nothing completes it |
+| nothing is lost | after a crash the text goes on where it was |
+
+```python
+async for event in conversation.follow(cursor):
+    print(event.seq, event.type)
+```
+
+> And words of somebody else."""
 _ARGUMENTS: dict[str, dict[str, Any]] = {
     "demo_clock": {"timezone": "UTC"},
-    "demo_countdown": {"seconds": 1},
+    "demo_countdown": {"seconds": 3},
+    "demo_postcard": {"to": "Ada", "text": "Greetings from the demonstration model!"},
 }
 _PLACEHOLDERS: dict[str, Any] = {"string": "UTC", "integer": 3, "number": 3, "boolean": True, "array": []}
 _PIECE = re.compile(r"\s*\S+")
@@ -90,24 +114,28 @@ def answer_to(messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]
         answer.chunks += _pieces(f"The user wrote {len(asked.split())} words. I will repeat them.", Reasoning)
     if "retrieval" in words:
         answer.chunks += _retrieval(asked)
-    if "tool" in words and (calls := _tool_calls(messages, tools)):
-        answer.chunks += [*_pieces("I will ask the tools."), *calls]
+    if calls := _tool_calls(messages, tools, asked, words):
+        answer.chunks += [*_pieces("I will use what I was given for that."), *calls]
         answer.finish = "tool_calls"
         return answer
-    answer.chunks += _body(asked, words)
+    is_first = all(message.get("role") != "assistant" for message in messages)
+    answer.chunks += _body(asked, words, is_first)
     _stop_early(answer, words)
     return answer
 
 
-def _body(asked: str, words: set[str]) -> Iterator[Chunk]:
-    yield from _pieces(INTRODUCTION)
+def _body(asked: str, words: set[str], is_first: bool) -> Iterator[Chunk]:
+    if is_first:
+        yield from _pieces(INTRODUCTION + "\n\n")
     if "help" in words:
         listed = "\n".join(f"- {word}: {what}" for word, what in KEYWORDS.items())
-        yield from _pieces(f"\n\nWrite one of these words and I show what it stands for:\n{listed}")
+        yield from _pieces(f"Write one of these words and I show what it stands for:\n\n{listed}")
         return
-    yield from _pieces(f'\n\nYou wrote: "{asked}"' if asked else "\n\nYou wrote nothing.")
-    if "tool" in words:
-        yield from _pieces(f"\n\nNo tool named {' or '.join(TOOLS)} is offered here.")
+    yield from _pieces(f'You wrote: "{asked}"' if asked else "You wrote nothing.")
+    if missing := [name for word, names in TOOLS.items() if word in words for name in names]:
+        yield from _pieces(f"\n\nNo tool named {' or '.join(missing)} is offered here.")
+    if "markdown" in words:
+        yield from _pieces(_MARKDOWN)
     if "emoji" in words:
         yield from _emoji()
     if "long" in words:
@@ -137,23 +165,29 @@ def _retrieval(asked: str) -> Iterator[Chunk]:
     yield RetrievalCompleted(len(DOCUMENTS), sources[:3])
 
 
-def _tool_calls(messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> list[Chunk]:
+def _tool_calls(
+    messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], asked: str, words: set[str]
+) -> list[Chunk]:
     offered = {tool["function"]["name"]: tool["function"] for tool in tools if "function" in tool}
     digest = fingerprint(messages)[:12]
     chunks: list[Chunk] = []
-    for index, name in enumerate(name for name in TOOLS if name in offered):
-        arguments = orjson.dumps(_arguments_for(name, offered[name].get("parameters") or {})).decode()
+    wanted = [name for word, names in TOOLS.items() if word in words for name in names]
+    for index, name in enumerate(name for name in wanted if name in offered):
+        arguments = orjson.dumps(_arguments_for(name, offered[name].get("parameters") or {}, asked)).decode()
         chunks.append(ToolCallBegin(index, f"demo_{digest}_{index}", name))
         chunks += [ToolCallArguments(index, arguments[n : n + 6]) for n in range(0, len(arguments), 6)]
     return chunks
 
 
-def _arguments_for(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """What the tool is called with: the usual values of the fields it has, anything for others it requires."""
+def _arguments_for(name: str, schema: dict[str, Any], asked: str) -> dict[str, Any]:
+    """What the tool is called with: the usual values of the fields it has, anything for others it requires; of a choice
+    the first that the user has named, or the first there is."""
     fields = schema.get("properties") or {}
-    arguments = {key: value for key, value in _ARGUMENTS[name].items() if key in fields}
+    arguments = {key: value for key, value in _ARGUMENTS.get(name, {}).items() if key in fields}
     for key in schema.get("required") or ():
-        if key not in arguments:
+        if choice := (fields.get(key) or {}).get("enum"):
+            arguments[key] = next((one for one in choice if str(one).lower() in asked.lower()), choice[0])
+        elif key not in arguments:
             arguments[key] = _PLACEHOLDERS.get(str((fields.get(key) or {}).get("type")), {})
     return arguments
 
