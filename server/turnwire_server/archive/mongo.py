@@ -96,8 +96,6 @@ _DUPLICATE = 11000
 _GRACE_S = 0.5
 # A new index on a collection that has grown takes its time; the server builds on if we stop waiting.
 _INDEX_BUILD_S = 600.0
-# A report reads a whole ledger if it is asked to.
-_REPORT_S = 120.0
 # What is refused as a duplicate and then not found was deleted in between; twice is bad luck, more is a fault.
 _INSERT_TRIES = 3
 # Absent, kept, there but not marked yet, marked: that is what one insert at the same time can cost.
@@ -171,12 +169,14 @@ class _Writing:
 
 
 class MongoArchive:
-    """`Archive` on MongoDB. ``timeout_s`` is for each call as a whole."""
+    """`Archive` on MongoDB. ``timeout_s`` is for each call as a whole, ``report_s`` for one that reads the whole ledger
+    if it is asked to; absent, the same."""
 
-    def __init__(self, url: str, database: str, *, timeout_s: float) -> None:
+    def __init__(self, url: str, database: str, *, timeout_s: float, report_s: float | None = None) -> None:
         self._url = url
         self._name = database
         self._timeout_s = timeout_s
+        self._report_s = report_s
         self._client: AsyncIOMotorClient[Document] | None = None
 
     def __repr__(self) -> str:
@@ -578,7 +578,7 @@ class MongoArchive:
         since_ms: int = 0,
         until_ms: int | None = None,
     ) -> Sequence[UsageSum]:
-        async with self._reading(_REPORT_S) as db:
+        async with self._reading(self._report_s) as db:
             groups = await db["usage"].aggregate(summing(by, tenant_id, since_ms, until_ms)).to_list(None)
         return sums_of(by, groups)
 

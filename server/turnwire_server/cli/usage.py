@@ -40,6 +40,8 @@ _AGO = re.compile(r"(\d{1,6})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 # Wide enough for every column, since nobody's screen is known where the table is sent to a file or a program.
 _PIPED_WIDTH = 200
+# Years of a busy server take a while to be read.
+_REPORT_S = 120.0
 
 
 class Format(StrEnum):
@@ -182,7 +184,7 @@ async def _archive(settings: Settings) -> AsyncIterator[Archive]:
     storage = settings.storage
     if storage.mongo_url is not None:
         url, name = storage.mongo_url.get_secret_value(), storage.mongo_database
-        mongo = MongoArchive(url, name, timeout_s=storage.mongo_timeout_s)
+        mongo = MongoArchive(url, name, timeout_s=storage.mongo_timeout_s, report_s=_REPORT_S)
         try:
             await mongo.open(for_reading=True)
             yield mongo
