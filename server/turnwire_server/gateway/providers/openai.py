@@ -10,12 +10,13 @@ Above: `gateway.router`. Beside: `chat_chunks` decodes, `openai_faults` names wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import aiohttp
 import anyio
 import httpx2
 import openai
@@ -114,7 +115,7 @@ class _ChatStream:
         # Set when entered:
         self._deadline: Deadline
         self._decoder: ChatDecoder
-        self._data: AsyncGenerator[bytes]
+        self._more: Callable[[], Awaitable[bytes]]
         self._total_at = 0.0
         self._wait_until = 0.0
         self._limit: Callable[[], ProviderError]
@@ -164,9 +165,7 @@ class _ChatStream:
         response = await self._send(min(self._wait_until, self._total_at))
         content_type = response.headers.get("content-type", "")
         self._decoder = ChatDecoder(is_json=content_type.startswith("application/json"))
-        # Compression is not asked for, but a proxy may add it.
-        encoded = response.headers.get("content-encoding", "identity") != "identity"
-        self._data = response.aiter_bytes() if encoded else response.aiter_raw()
+        self._more = _reader_of(response)
         self._exit.push_async_callback(self._close, response)  # no await since the response came
 
     async def _send(self, until: float) -> httpx2.Response:
@@ -201,7 +200,7 @@ class _ChatStream:
         """The next bytes; None at the end. Timed; once the answer is whole, every failure is the end."""
         self._deadline.begin(min(self._wait_until, self._total_at))
         try:
-            return await anext(self._data, None)
+            return await self._more() or None
         except asyncio.CancelledError:
             if not self._deadline.is_mine():
                 raise
@@ -255,16 +254,33 @@ class _ChatStream:
         with anyio.move_on_after(CLOSE_S, shield=True):
             if self._decoder.done:
                 await self._drain()
-            await self._data.aclose()
             await response.aclose()
 
     async def _drain(self) -> None:
         with anyio.move_on_after(DRAIN_S):
             try:
-                while await anext(self._data, None) is not None:
+                while await self._more():
                     pass
             except Exception:  # noqa: S110 the answer is whole; what comes after it changes nothing
                 pass
+
+
+def _reader_of(response: httpx2.Response) -> Callable[[], Awaitable[bytes]]:
+    """What gives the next bytes of a body as they come, and nothing at its end.
+
+    Between the socket and an answer's iterator lie three generators, which cost more per token than the socket does:
+    they are passed by. A body that a proxy has compressed, which is not asked for, is read through them.
+    """
+    if response.headers.get("content-encoding", "identity") != "identity":
+        pieces = response.aiter_bytes()
+
+        async def decoded() -> bytes:
+            return await anext(pieces, b"")
+
+        return decoded
+    below: Any = response.stream
+    reader: aiohttp.StreamReader = below._stream._aiohttp_response.content
+    return reader.readany
 
 
 def _client_for(deployment: Deployment) -> AsyncOpenAI:
