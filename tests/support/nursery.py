@@ -16,6 +16,7 @@ import asyncio
 import atexit
 import contextlib
 import functools
+import gc
 import json
 import os
 import random
@@ -182,10 +183,24 @@ def _live(arguments: list[str], log: int, output: int, inherited: list[int]) -> 
         os._exit(code)
 
 
-if __name__ == "__main__":
+def _load() -> None:
+    """What the children need, with what the server itself loads only where it is used."""
+    import anyio._backends._asyncio
+    import httpcore2
+    import uvloop
+
     import turnwire_server.app
-    import turnwire_server.gateway.providers.openai  # noqa: F401 - what all children need
+    import turnwire_server.clustered
+    from turnwire_server.gateway.providers import openai
     from turnwire_server.gateway.usage import TokenCounter
 
+    openai._trusted()
     TokenCounter.load()
+    del anyio, httpcore2, uvloop, turnwire_server
+    gc.collect()
+    gc.freeze()  # what all children have in common is not looked at, and so not copied, by their collections
+
+
+if __name__ == "__main__":
+    _load()
     _keep(socket.socket(fileno=int(sys.argv[1])))
