@@ -1,46 +1,44 @@
-// What each entry costs a page: minified and gzipped, with all that it loads at once, without what the page has anyway
-// (peers, and the core where an entry is used beside it). What is loaded later counts by itself. `--list` shows the files.
+// What each entry costs a page: the built files, minified and gzipped, with all that is loaded at once. What is loaded
+// later, and what the core has anyway, counts by itself. `--list` shows what is in them.
+import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
+import { ENTRIES, OPTIONS } from "./build.mjs";
 
-const KB = 1000;
-const LIMITS = { index: 7 * KB, react: 2 * KB, msgpack: 5 * KB, "ai-sdk": 3 * KB, "assistant-ui": 3 * KB };
-const names = Object.keys(LIMITS);
-const wanted = process.argv.slice(2).filter((word) => !word.startsWith("-"));
-let failed = false;
-for (const name of wanted.length ? wanted : names) {
-  const { outputFiles, metafile } = await build({
-    entryPoints: [`src/${name}.ts`],
-    bundle: true,
-    minify: true,
-    splitting: true,
-    format: "esm",
-    target: "esnext",
-    outdir: "out",
-    write: false,
-    metafile: true,
-    mangleProps: /^_[a-z]/,
-    packages: "external",
-    ...(name === "index" ? {} : { external: ["./client.js"], packages: "external" }),
-  });
-  const [entry, { inputs }] = Object.entries(metafile.outputs).find(([, one]) => one.entryPoint);
-  const atOnce = new Set([entry]);
-  for (const one of atOnce)
-    for (const { path, kind } of metafile.outputs[one].imports)
-      if (kind === "import-statement" && metafile.outputs[path]) atOnce.add(path);
-  const weigh = (files) => gzipSync(Buffer.concat(files.map((one) => one.contents)), { level: 9 }).length;
-  const isAtOnce = ({ path }) => [...atOnce].some((one) => path.endsWith(one.slice(3)));
-  const bytes = weigh(outputFiles.filter(isAtOnce));
-  const later = outputFiles.filter((one) => !isAtOnce(one)).map((one) => weigh([one]));
-  const over = bytes > LIMITS[name];
-  failed ||= over;
-  console.log(
-    `${name.padEnd(14)} ${String(bytes).padStart(6)} of ${LIMITS[name]} bytes${later.length ? `, later ${later}` : ""}${over ? "  TOO LARGE" : ""}`,
-  );
-  if (process.argv.includes("--list"))
-    for (const [file, { bytesInOutput }] of Object.entries(inputs).sort(
-      (a, b) => b[1].bytesInOutput - a[1].bytesInOutput,
-    ))
-      console.log(`  ${file.padEnd(24)} ${bytesInOutput}`);
+const LIMITS = { index: 7000, react: 2000, msgpack: 5000, "ai-sdk": 3000, "assistant-ui": 3000 };
+
+const { outputFiles, metafile } = await build({
+  ...OPTIONS,
+  absWorkingDir: fileURLToPath(new URL("..", import.meta.url)),
+  entryPoints: ENTRIES.map((name) => `src/${name}.ts`),
+  outdir: "dist",
+  write: false,
+  metafile: true,
+  minify: true,
+});
+const contents = new Map(outputFiles.map((one) => [one.path.slice(one.path.lastIndexOf("/dist/") + 1), one.contents]));
+
+/** A file and all that it loads at once. */
+function closure(file, seen = new Set()) {
+  seen.add(file);
+  for (const { path, kind } of metafile.outputs[file].imports)
+    if (kind === "import-statement" && contents.has(path) && !seen.has(path)) closure(path, seen);
+  return seen;
 }
-process.exit(failed ? 1 : 0);
+const weigh = (files) => gzipSync(Buffer.concat([...files].map((file) => contents.get(file))), { level: 9 }).length;
+
+const core = closure("dist/index.js");
+let isOver = false;
+for (const [name, limit] of Object.entries(LIMITS)) {
+  const files = [...closure(`dist/${name}.js`)].filter((file) => name === "index" || !core.has(file));
+  const bytes = weigh(files);
+  isOver ||= bytes > limit;
+  console.log(`${name.padEnd(14)} ${String(bytes).padStart(6)} of ${limit} bytes${bytes > limit ? "  TOO LARGE" : ""}`);
+  if (process.argv.includes("--list"))
+    for (const file of files)
+      for (const [input, { bytesInOutput }] of Object.entries(metafile.outputs[file].inputs))
+        console.log(`  ${input.padEnd(24)} ${bytesInOutput}`);
+}
+const lazy = [...contents.keys()].filter((file) => !ENTRIES.some((name) => closure(`dist/${name}.js`).has(file)));
+for (const file of lazy) console.log(`later          ${String(weigh([file])).padStart(6)} bytes  ${file}`);
+process.exit(isOver ? 1 : 0);

@@ -2,7 +2,7 @@
 // something, so it may be made anywhere, on a server too.
 
 import { Conversation, type ConversationOptions } from "./conversation.js";
-import { Driver, type Owner, type SocketClass, type TokenSource } from "./driver.js";
+import { Driver, type SocketClass, type TokenSource } from "./driver.js";
 import { errorFrom, TurnwireError, tell } from "./errors.js";
 import { json, snake } from "./json.js";
 import type { Status } from "./machine.js";
@@ -50,7 +50,7 @@ const NEVER = Number.POSITIVE_INFINITY;
 
 const isCreate = (command: wire.Command): command is Create => /request\.(create|regenerate)/.test(command.type);
 
-export class Client implements Owner {
+export class Client {
   /** What this connection is allowed, and who it acts for. */
   welcome: wire.Welcome | undefined;
   status: Status = { state: "idle" };

@@ -291,6 +291,7 @@ export class Conversation {
     try {
       const [entry, answer] = this.client._post(command, at, sent);
       turn._entry = entry;
+      turn._isUnseen = true;
       answer.then(
         (answer) => {
           turn._entry = undefined;
@@ -445,7 +446,7 @@ export class Conversation {
   #makeView(): ConversationView {
     const { messages, active, context, before } = this._fold.view();
     const sending = [...this._turns.values()].filter(
-      ({ id, input, _entry }) => _entry && input && !this._fold.live.has(id),
+      ({ id, input, _isUnseen }) => _isUnseen && input && !this._fold.live.has(id),
     );
     return {
       status: this.#status,

@@ -43,6 +43,8 @@ const isBesides = (event: TurnEvent | undefined) =>
 export class Turn implements AsyncIterable<TurnEvent> {
   /** @internal The command that makes it, as long as it has no `ack`. */
   _entry: Entry | undefined;
+  /** @internal The log has not told of it yet. */
+  _isUnseen = false;
   /** @internal Nobody listens: it is no reason to follow the conversation. */
   _isDetached = false;
   /** @internal */
@@ -189,6 +191,7 @@ export class Turn implements AsyncIterable<TurnEvent> {
 
   /** @internal */
   _receive(event: TurnEvent): void {
+    this._isUnseen = false;
     const heard = event.type === "output_text.segment" ? this.#unspoken(event) : event;
     if (event.type === "part.reset" && isBelow([event.part, event.offset], this.#spoken))
       this.#spoken = [event.part, event.offset];
@@ -213,6 +216,7 @@ export class Turn implements AsyncIterable<TurnEvent> {
   _end(state: RequestState | "unsent", message?: wire.Message, error?: TurnwireError, isSilent = true): void {
     if (this.#ended) return;
     this.#ended = { state, message, error };
+    this._isUnseen = false;
     this._entry = undefined;
     this._unlisten?.();
     for (const resolve of this.#waiters) resolve();
