@@ -1,4 +1,5 @@
-"""Tells people that a tenant's budget comes to its end: at 80 % and at 100 % of it, once in each day and month.
+"""Tells people that a tenant's budget comes to its end: at 80 % and at 100 % of it, once in each day and month. One that
+was changed is another budget.
 
 Each node sees how a tenant stands whenever it lets a request in or settles one. The first node that sees a level says
 so in the log and to the webhook, which the archive's audit log decides; every node tells its own connections.
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import anyio
 import orjson
 
 from turnwire_server.archive.base import Archive, ArchiveUnavailable
@@ -29,6 +31,8 @@ LEVELS = (80, 100)
 _TRIES = 5
 _PAUSE_S = 1.0
 _MOST_WAITING = 1_000
+# A webhook that is slow must not keep the log and the audit log from being told of the next alert.
+_AT_ONCE = 4
 _MOST_KNOWN = 100_000
 
 
@@ -56,7 +60,7 @@ class Alert:
     @property
     def key(self) -> str:
         """The same for everybody who sees it."""
-        return f"budget:{self.tenant_id}:{self.period}:{self.ends_at}:{self.percent}"
+        return f"budget:{self.tenant_id}:{self.period}:{self.ends_at}:{self.budget_usd}:{self.percent}"
 
 
 class Alerts:
@@ -72,8 +76,10 @@ class Alerts:
         self._secret = secret
         self._archive = archive
         self._me = uuid.uuid4().hex
-        self._known: dict[tuple[str, str], tuple[int, int]] = {}
+        self._known: dict[tuple[str, str, int], tuple[int, int]] = {}
         self._waiting: asyncio.Queue[Alert] = asyncio.Queue(_MOST_WAITING)
+        self._outgoing: asyncio.Queue[Alert] = asyncio.Queue(_MOST_WAITING)
+        self._undelivered = 0
         self.raised: Callable[[Alert], None] = lambda alert: None
         """Called once on each node for each alert."""
 
@@ -87,11 +93,13 @@ class Alerts:
                 continue
             level = max((each for each in LEVELS if spent * 100 >= each * limit), default=0)
             ends_at = standing.at_ms + left_ms
-            known_end, known = self._known.get((tenant_id, period), (0, 0))
+            # Turns that began before a budget was changed still stand against the old one.
+            key = tenant_id, period, limit
+            known_end, known = self._known.get(key, (0, 0))
             if level > (known if known_end == ends_at else 0):
                 while len(self._known) >= _MOST_KNOWN:
                     del self._known[next(iter(self._known))]
-                self._known[tenant_id, period] = ends_at, level
+                self._known[key] = ends_at, level
                 told = usd_text(usd(spent)), usd_text(usd(limit))
                 self._raise(Alert(tenant_id, period, level, *told, ends_at, standing.at_ms))  # type: ignore[arg-type]
 
@@ -104,17 +112,40 @@ class Alerts:
 
     async def run(self) -> None:
         """Until cancelled."""
+        url = self._settings.webhook_url
+        try:
+            async with anyio.create_task_group() as tasks:
+                if url is not None:
+                    for _ in range(_AT_ONCE):
+                        tasks.start_soon(self._deliver_all, url, name="webhook")
+                while True:
+                    await self._tell(await self._waiting.get())
+        finally:
+            if self._undelivered:
+                logger.error("%d budget alerts were not delivered: the server is going away", self._undelivered)
+
+    async def _tell(self, alert: Alert) -> None:
+        try:
+            if not await self._is_first(alert):
+                logger.info("tenant %s: %s; another node has told it", alert.tenant_id, alert)
+                return
+            logger.warning("tenant %s: %s", alert.tenant_id, alert)
+            if self._settings.webhook_url is not None:
+                self._outgoing.put_nowait(alert)
+                self._undelivered += 1
+        except asyncio.QueueFull:
+            logger.error("too many budget alerts wait; one of tenant %s is not delivered", alert.tenant_id)
+        except Exception:
+            logger.exception("a budget alert of tenant %s was not told", alert.tenant_id)
+
+    async def _deliver_all(self, url: str) -> None:
         while True:
-            alert = await self._waiting.get()
+            alert = await self._outgoing.get()
             try:
-                if not await self._is_first(alert):
-                    logger.info("tenant %s: %s; another node has told it", alert.tenant_id, alert)
-                    continue
-                logger.warning("tenant %s: %s", alert.tenant_id, alert)
-                if self._settings.webhook_url is not None:
-                    await self._deliver(self._settings.webhook_url, alert)
+                await self._deliver(url, alert)
             except Exception:
                 logger.exception("a budget alert of tenant %s was not delivered", alert.tenant_id)
+            self._undelivered -= 1
 
     async def _is_first(self, alert: Alert) -> bool:
         """Told twice rather than never: whoever cannot find out takes itself for the first."""
@@ -144,7 +175,8 @@ class Alerts:
         async with aiohttp.ClientSession(timeout=timeout) as session:
             for tries_left in reversed(range(_TRIES)):
                 try:
-                    async with session.post(url, data=body, headers=headers) as response:
+                    # A redirect is not followed: it would take the alert elsewhere, or become a GET without it.
+                    async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
                         if response.status < 300:
                             return
                         problem = f"it answered {response.status}"
