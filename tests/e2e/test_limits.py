@@ -9,17 +9,19 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.client import CallError, Client, connected
 from tests.support.provider import ControlledProvider, Gate, Script, running_provider
-from tests.support.server import running_server, settings_for, token
+from tests.support.server import Nodes, running_server, settings_for, token
 from tests.support.storage import storage
 from tests.support.webhook import WEBHOOK_SECRET, running_webhook
 
 from turnwire_server.app import App, open_engines_for, running
+from turnwire_server.archive.base import ArchiveUnavailable
 from turnwire_server.conversations.roles import SCOPE_OPERATE
 from turnwire_server.engines import Engines
 from turnwire_server.eventlog.redis import RedisQuotas
@@ -267,3 +269,147 @@ async def test_what_cannot_be_counted_is_let_in_or_refused_as_it_was_set(tmp_pat
             for request in ("r1", "r2"):
                 await client.create(request, "c1", "hi")
                 assert (await client.terminal(request))["type"] == "message.completed"
+
+
+class Watched:
+    """Passes calls on to a store and notes which there were."""
+
+    def __init__(self, store: Any) -> None:
+        self.calls: list[str] = []
+        self.holds: dict[str, asyncio.Event] = {}
+        """Calls of these names wait for an event."""
+        self._store = store
+        self._answers: Counter[str] = Counter()
+        self._news = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any, **named: Any) -> Any:
+            self.calls.append(name)
+            if name in self.holds:
+                await self.holds[name].wait()
+            answer = await getattr(self._store, name)(*args, **named)
+            self._answers[name] += 1
+            self._news.set()
+            self._news = asyncio.Event()
+            return answer
+
+        return call
+
+    async def until_answered(self, name: str, times: int) -> None:
+        async with asyncio.timeout(20):
+            while self._answers[name] < times:
+                await self._news.wait()
+
+
+def each_of(app: App) -> tuple[App, ...]:
+    return app.apps if isinstance(app, Nodes) else (app,)
+
+
+def watch(app: App, part: str) -> list[Watched]:
+    """The stores behind limits, of each node: `_store` or `_archive`."""
+    watched = []
+    for node in each_of(app):
+        quotas = node.front.services.quotas
+        watched.append(Watched(getattr(quotas, part)))
+        setattr(quotas, part, watched[-1])
+    return watched
+
+
+@pytest.mark.parametrize(
+    ("tenant", "calls"),
+    [
+        ({}, []),
+        ({"requests_per_minute": 9}, ["release", "reserve", "reserve", "reserve", "settle", "settle"]),
+    ],
+)
+async def test_limits_cost_two_calls_of_who_has_some_and_none_of_others(
+    tenant: dict[str, Any], calls: list[str]
+) -> None:
+    gate = Gate()
+    async with limited(tenant=tenant) as (provider, app):
+        watched = watch(app, "_store")
+        provider.script(Script.text("one ", gate))
+        async with connected(app.url, token=token()) as client:
+            await client.create("r1", "c1", "hi")
+            with pytest.raises(CallError):
+                await client.create("busy", "c1", "hi", on_busy="reject")
+            await client.create("queued", "c1", "hi")
+            await client.create("r1", "c1", "hi")
+            await client.cancel("queued")
+            await client.terminal("queued")
+            gate.open()
+            await client.terminal("r1")
+            if calls:
+                await client.until(lambda: len(client.events("rate_limits.updated")) == 4)
+        assert sorted(call for each in watched for call in each.calls) == calls
+
+
+async def test_a_ledger_that_takes_long_is_read_once_for_all_who_wait(tmp_path: Path) -> None:
+    async with limited(tmp_path, tenant={"budget_usd_per_day": "1"}) as (_, app):
+        gate = asyncio.Event()
+        stores, ledgers = watch(app, "_store"), watch(app, "_archive")
+        for ledger in ledgers:
+            ledger.holds["spent"] = gate
+        async with AsyncExitStack() as stack:
+            # One after the other: each goes to the next node.
+            clients = [await stack.enter_async_context(connected(app.url, token=token())) for _ in range(6)]
+            async with asyncio.TaskGroup() as group:
+                for number, client in enumerate(clients):
+                    group.create_task(client.create(f"r{number}", f"c{number}", "hi"))
+                for store in stores:
+                    await store.until_answered("reserve", len(clients) // len(stores))
+                gate.set()
+        assert [ledger.calls for ledger in ledgers] == [["spent", "spent"] for _ in ledgers]
+
+
+async def test_a_ledger_that_is_away_keeps_all_who_wait_for_it_waiting_once(tmp_path: Path) -> None:
+    async with limited(tmp_path, tenant={"budget_usd_per_day": "1"}, limits={"quota_fail": "closed"}) as (_, app):
+        gate = asyncio.Event()
+        stores, ledgers = watch(app, "_store"), watch(app, "_archive")
+        for ledger in ledgers:
+            ledger.holds["spent"] = gate
+            ledger._store = Away()
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(connected(app.url, token=token())) for _ in range(6)]
+            async with asyncio.TaskGroup() as group:
+                asked = [group.create_task(refused(client, f"r{n}", f"c{n}")) for n, client in enumerate(clients)]
+                for store in stores:
+                    await store.until_answered("reserve", len(clients) // len(stores))
+                gate.set()
+        assert {task.result()["code"] for task in asked} == {"unavailable"}
+        assert [ledger.calls for ledger in ledgers] == [["spent"] for _ in ledgers]
+
+
+class Away:
+    """An archive that does not answer."""
+
+    async def spent(self, tenant_id: str, since_ms: int) -> Decimal:
+        raise ArchiveUnavailable("away")
+
+
+async def test_what_the_ledger_does_not_have_yet_is_held_until_it_has(tmp_path: Path) -> None:
+    """The archive is away when an answer of 40 tokens ends, and counts anew come before its rows do."""
+    tenant = {"budget_usd_per_day": "0.100"}
+    sections = {"limits": {"quota_recount_s": 0.001}, "storage": {"archive_wait_s": 0.1}}
+    async with limited(tmp_path, tenant=tenant, **sections) as (provider, app):
+        provider.script(said(40), said(20))
+        archives = [node.front.services.archive for node in each_of(app)]
+        ends = [archive.end_request for archive in archives]
+
+        async def away(*args: Any, **named: Any) -> Any:
+            raise ArchiveUnavailable("away")
+
+        for archive in archives:
+            archive.end_request = away  # type: ignore[method-assign]
+        async with connected(app.url, token=token("admin", "acme", scopes=(SCOPE_OPERATE,))) as client:
+            await client.create("r1", "c1", "hi")
+            await client.terminal("r1")
+            assert not await app.front.services.archive.usage("acme", "r1")
+            await client.create("r2", "c1", "hi")
+            await client.until(lambda: len(client.events("rate_limits.updated")) == 2)
+            held = Decimal("0.1") - Decimal(limits_told(client)["budget_usd_per_day"]["remaining"])
+            assert held > Decimal("0.020"), "both are expected to take some 13"
+            for archive, end in zip(archives, ends, strict=True):
+                archive.end_request = end  # type: ignore[method-assign]
+            await client.terminal("r2")
+            await client.until(lambda: limits_told(client)["budget_usd_per_day"]["remaining"] == "0.04")

@@ -57,7 +57,8 @@ async def conclude(
     )
     if isinstance(answer, Fenced):
         raise LostOwnership
-    await services.quotas.settle(owned.request, owned.spec, endings.rows_of(ending))
+    if archived:  # else its rows are in no sum of the ledger yet: it goes on holding until `archive_late`
+        await services.quotas.settle(owned.request, owned.spec, endings.rows_of(ending))
     services.metrics.turns_total.labels(ending["outcome"]).inc()
     for row in endings.rows_of(ending):
         services.metrics.tokens_total.labels(row.deployment, "input").inc(row.input_tokens)
@@ -107,6 +108,8 @@ async def archive_late(services: Services, conversation: ConversationRef | None 
     kept = await services.log.unarchived(conversation)
     for owned in kept:
         assert owned.ending is not None, "a finished request has one"
-        await archive_ending(services, owned, endings.settled(owned.ending, owned.presented), patient=False)
+        ending = endings.settled(owned.ending, owned.presented)
+        ending = await archive_ending(services, owned, ending, patient=False)
+        await services.quotas.settle(owned.request, owned.spec, endings.rows_of(ending))
         await services.log.archived(owned.request)
     return len(kept)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+
+import anyio
 
 from turnwire_protocol import CommandError, ErrorCode
 from turnwire_server.archive.base import Archive, ArchiveUnavailable, UsageRow
@@ -39,7 +41,7 @@ from .spec import LIMITS, TurnSpec
 
 logger = logging.getLogger(__name__)
 
-# Whoever counts from the ledger starts again when something was settled meanwhile.
+# Whoever counts from the ledger starts again when its sums are of no use any more: a new day, holds given up meanwhile.
 _COUNTS = 10
 # A request that was never settled stops holding what it reserved so long after it must have ended.
 _HOLD_MARGIN_S = 60.0
@@ -88,6 +90,14 @@ def _rules(limits: Mapping[str, Any]) -> Rules:
     )
 
 
+@dataclass(slots=True, eq=False)
+class _Count:
+    """A ledger is being read; what kept it from being read goes to all who wait for it."""
+
+    done: anyio.Event = field(default_factory=anyio.Event)
+    error: Exception | None = None
+
+
 class Quotas:
     """Shared by all turns and connections of the node."""
 
@@ -108,6 +118,7 @@ class Quotas:
         self._limits = limits
         self._metrics = metrics
         self.alerts = alerts
+        self._counting: dict[str, _Count] = {}
         self.settled: Callable[[TurnSpec, Account], None] = lambda spec, account: None
         """Called when a request has ended and its tenant stands differently."""
 
@@ -156,6 +167,8 @@ class Quotas:
 
     async def release(self, spec: TurnSpec) -> None:
         """A request that had reserved was not made after all. Never raises, as `settle`."""
+        if spec.tenant.get("limits") is None:
+            return
         try:
             await self._store.release(spec.tenant_id, spec.request_id)
         except QuotasUnavailable as error:
@@ -174,10 +187,28 @@ class Quotas:
             )
             if not isinstance(answer, Uncounted):
                 return answer
-            day = await self._archive.spent(spec.tenant_id, answer.day_ms)
-            month = await self._archive.spent(spec.tenant_id, answer.month_ms)
-            await self._store.count(spec.tenant_id, answer.generation, nano_usd(day), nano_usd(month))
-        raise QuotasUnavailable("this tenant's spending changed as often as it was counted")
+            await self._count(spec.tenant_id, answer)
+        raise QuotasUnavailable("what this tenant has spent was in doubt again as often as it was counted")
+
+    async def _count(self, tenant_id: str, asked: Uncounted) -> None:
+        """Tell the store what the ledger says. Whoever comes meanwhile waits for the same sums: a ledger may be long,
+        and a busy tenant's requests must not all read it at once."""
+        if (other := self._counting.get(tenant_id)) is not None:
+            await other.done.wait()
+            if other.error is not None:
+                raise QuotasUnavailable(f"the ledger was not read: {other.error}") from other.error
+            return
+        count = self._counting[tenant_id] = _Count()
+        try:
+            day = await self._archive.spent(tenant_id, asked.day_ms)
+            month = await self._archive.spent(tenant_id, asked.month_ms)
+            await self._store.count(tenant_id, asked, nano_usd(day), nano_usd(month))
+        except (QuotasUnavailable, ArchiveUnavailable) as error:
+            count.error = error
+            raise
+        finally:
+            del self._counting[tenant_id]
+            count.done.set()
 
     def _demand(self, spec: TurnSpec) -> Demand:
         """What the request is expected to use: its own text and a whole answer of the first deployment it may ask. What

@@ -3,7 +3,8 @@
 A request reserves before it is owned and settles when it has ended; in between it **holds** what it was expected to
 use. Money is counted in nano-dollars and only until it is counted anew from the ledger, which alone is exact: an engine
 whose counts are lost, or old, or in doubt because something was settled that it does not know, says `Uncounted`, is
-told the ledger's sums with `count`, and is asked again.
+told the ledger's sums with `count`, and is asked again. What is settled while the ledger is read may be in its sums or
+not, and is added to them: counted twice rather than not at all, until the next count.
 
 Days and months are UTC, and the engine's own time counts, not that of a node.
 """
@@ -94,10 +95,11 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Uncounted:
-    """What was spent must be told first, with this ``generation``: since when (milliseconds since the epoch) the day
-    and the month last."""
+    """What was spent must be told first, together with this: since when (milliseconds since the epoch) the day and the
+    month last. ``generation`` and ``settled_nano`` are the engine's own, for it to know what was settled since."""
 
     generation: int
+    settled_nano: int
     day_ms: int
     month_ms: int
 
@@ -107,7 +109,7 @@ class QuotasUnavailable(Exception):
 
 
 class QuotaStore(Protocol):
-    """All are safe to repeat and raise `QuotasUnavailable`."""
+    """All raise `QuotasUnavailable`, and all but `settle` are safe to repeat."""
 
     async def reserve(
         self, tenant_id: str, request_id: str, demand: Demand, rules: Rules, *, hold_ms: int, recount_ms: int
@@ -120,13 +122,15 @@ class QuotaStore(Protocol):
 
     async def settle(self, tenant_id: str, request_id: str, tokens: int, nano: int) -> Standing | None:
         """It has ended and is in the ledger: what it used counts instead of what it held. None when it held nothing
-        here (any more); its tokens count all the same, and money is counted anew before anybody is let in."""
+        here (any more), as when it is settled again; it counts all the same, and money is counted anew before anybody
+        is let in."""
 
     async def release(self, tenant_id: str, request_id: str) -> None:
         """It was not made after all: it never counted."""
 
-    async def count(self, tenant_id: str, generation: int, day_nano: int, month_nano: int) -> bool:
-        """What the ledger says. False when something was settled meanwhile, which it may or may not contain."""
+    async def count(self, tenant_id: str, asked: Uncounted, day_nano: int, month_nano: int) -> bool:
+        """What the ledger says, read after the engine has ``asked``. False when that is of no use any more: a new day
+        has begun, or a hold was given up of which nobody knows what it has cost."""
 
     async def aclose(self) -> None:
         """Let go of everything."""

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from .base import WINDOW_S, Admitted, Demand, LimitName, Refused, Rules, Standing, Uncounted
 
 _DAY_MS = 86_400_000
+# Of a tenant that has not been heard of for so long nothing is kept that the ledger does not know.
+_IDLE_MS = 3_600_000
 
 
 @dataclass(slots=True)
@@ -27,9 +29,12 @@ class _Window:
 
     used: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
 
-    def sum(self, second: int) -> int:
-        for old in [at for at in self.used if at < second - WINDOW_S]:
-            del self.used[old]
+    def move(self, second: int) -> None:
+        """Forget what is out of it; what lies far ahead is of a clock that was set back since."""
+        for other in [at for at in self.used if abs(at - second) > WINDOW_S]:
+            del self.used[other]
+
+    def sum(self) -> int:
         return sum(self.used.values())
 
     def reset_ms(self, now: int) -> int:
@@ -38,7 +43,7 @@ class _Window:
 
     def room_ms(self, now: int, wanted: int, limit: int) -> int:
         """Milliseconds until so much fits, as far as it is known now."""
-        over = sum(self.used.values()) + wanted - limit
+        over = self.sum() + wanted - limit
         for at in sorted(self.used):
             over -= self.used[at]
             if over <= 0:
@@ -61,10 +66,18 @@ class _Tenant:
     month_nano: int = 0
     counted_at: int | None = None
     generation: int = 0
+    settled_nano: int = 0
+    """In this generation."""
+    heard_at: int = 0
 
-    def doubt(self) -> None:
-        self.counted_at = None
+    def begin_generation(self) -> None:
         self.generation += 1
+        self.settled_nano = 0
+
+    def spend(self, nano: int) -> None:
+        self.day_nano += nano
+        self.month_nano += nano
+        self.settled_nano += nano
 
 
 class MemoryQuotas:
@@ -73,6 +86,7 @@ class MemoryQuotas:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._tenants: dict[str, _Tenant] = {}
+        self._swept_at = 0
 
     async def reserve(
         self, tenant_id: str, request_id: str, demand: Demand, rules: Rules, *, hold_ms: int, recount_ms: int
@@ -81,7 +95,7 @@ class MemoryQuotas:
         if request_id in tenant.holds:
             return Admitted(_standing(tenant, now))
         if rules.has_budget and (tenant.counted_at is None or now - tenant.counted_at > recount_ms):
-            return Uncounted(tenant.generation, *_starts(now))
+            return Uncounted(tenant.generation, tenant.settled_nano, *_starts(now))
         tokens = demand.tokens if rules.tokens_per_minute is None else min(demand.tokens, rules.tokens_per_minute)
         refused = _refuse(tenant, now, rules, tokens, demand.nano)
         if refused is not None:
@@ -96,17 +110,15 @@ class MemoryQuotas:
         tenant, now = self._at(tenant_id)
         hold = tenant.holds.pop(request_id, None)
         second = now // 1000
+        tenant.spend(nano)
         if hold is None:
             tenant.tokens.used[second] += tokens
-            tenant.doubt()
+            tenant.counted_at = None
             return None
         if tokens < hold.tokens:
             tenant.tokens.give_back(hold.second, hold.tokens - tokens)
         else:
             tenant.tokens.used[second] += tokens - hold.tokens
-        tenant.day_nano += nano
-        tenant.month_nano += nano
-        tenant.generation += 1
         return _standing(tenant, now)
 
     async def release(self, tenant_id: str, request_id: str) -> None:
@@ -116,11 +128,12 @@ class MemoryQuotas:
             tenant.requests.give_back(hold.second, 1)
             tenant.tokens.give_back(hold.second, hold.tokens)
 
-    async def count(self, tenant_id: str, generation: int, day_nano: int, month_nano: int) -> bool:
+    async def count(self, tenant_id: str, asked: Uncounted, day_nano: int, month_nano: int) -> bool:
         tenant, now = self._at(tenant_id)
-        if generation != tenant.generation:
+        if asked.generation != tenant.generation:
             return False
-        tenant.day_nano, tenant.month_nano, tenant.counted_at = day_nano, month_nano, now
+        since = tenant.settled_nano - asked.settled_nano
+        tenant.day_nano, tenant.month_nano, tenant.counted_at = day_nano + since, month_nano + since, now
         return True
 
     async def aclose(self) -> None:
@@ -129,19 +142,36 @@ class MemoryQuotas:
     def _at(self, tenant_id: str) -> tuple[_Tenant, int]:
         """The tenant as it stands now, in milliseconds: what is over is over."""
         now = int(self._clock() * 1000)
+        self._sweep(now)
         tenant = self._tenants.get(tenant_id)
         if tenant is None:
             tenant = self._tenants[tenant_id] = _Tenant()
+        tenant.heard_at = now
+        for window in (tenant.requests, tenant.tokens):
+            window.move(now // 1000)
         for request_id in [name for name, hold in tenant.holds.items() if hold.until <= now]:
             del tenant.holds[request_id]
-            tenant.doubt()
+            tenant.counted_at = None
+            tenant.begin_generation()
         day, month = _starts(now)
         if day != tenant.day:
+            if day < tenant.day:  # the clock was set back: what this day has cost was forgotten
+                tenant.counted_at = None
             tenant.day, tenant.day_nano = day, 0
-            tenant.generation += 1
+            tenant.begin_generation()
         if month != tenant.month:
             tenant.month, tenant.month_nano = month, 0
         return tenant, now
+
+    def _sweep(self, now: int) -> None:
+        """Now and then: forget those that have not been heard of for long."""
+        if abs(now - self._swept_at) < _IDLE_MS:
+            return
+        self._swept_at = now
+        for tenant_id, tenant in tuple(self._tenants.items()):
+            holds = any(hold.until > now for hold in tenant.holds.values())
+            if not holds and now - tenant.heard_at > _IDLE_MS:
+                del self._tenants[tenant_id]
 
 
 def _refuse(tenant: _Tenant, now: int, rules: Rules, tokens: int, nano: int) -> Refused | None:
@@ -165,11 +195,10 @@ def _refuse(tenant: _Tenant, now: int, rules: Rules, tokens: int, nano: int) -> 
 
 
 def _standing(tenant: _Tenant, now: int) -> Standing:
-    second = now // 1000
     return Standing(
         at_ms=now,
-        requests=tenant.requests.sum(second),
-        tokens=tenant.tokens.sum(second),
+        requests=tenant.requests.sum(),
+        tokens=tenant.tokens.sum(),
         requests_reset_ms=tenant.requests.reset_ms(now),
         tokens_reset_ms=tenant.tokens.reset_ms(now),
         day_nano=tenant.day_nano,

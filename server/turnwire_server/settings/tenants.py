@@ -21,7 +21,7 @@ from turnwire_server.settings.tree import DEFAULT_TENANT, Settings
 def tenant_from(settings: Settings, tenant_id: str, table: Mapping[str, Any]) -> Tenant:
     """The tenant that this table makes in this configuration. Raises `SettingsError` with every fault."""
     key = f"tenants.{tenant_id}"
-    if not re.match(ID_PATTERN, tenant_id):
+    if not re.fullmatch(ID_PATTERN, tenant_id):
         raise SettingsError([Fault(key, ABSENT, f"a name must match {ID_PATTERN}")])
     if tenant_id == DEFAULT_TENANT:
         raise SettingsError([Fault(key, ABSENT, "stands for all tenants that are not named: it is set in the file")])

@@ -78,8 +78,8 @@ class RedisQuotas:
     async def release(self, tenant_id: str, request_id: str) -> None:
         await self._run("release", tenant_id, request_id)
 
-    async def count(self, tenant_id: str, generation: int, day_nano: int, month_nano: int) -> bool:
-        answer = await self._run("count", tenant_id, "", generation, day_nano, month_nano)
+    async def count(self, tenant_id: str, asked: Uncounted, day_nano: int, month_nano: int) -> bool:
+        answer = await self._run("count", tenant_id, "", asked.generation, asked.settled_nano, day_nano, month_nano)
         return bool(answer[0] == b"counted")
 
     async def _run(self, step: str, tenant_id: str, request_id: str, *arguments: str | int) -> list[Any]:

@@ -1,6 +1,6 @@
 -- What a tenant uses; see quotas.base. All its keys have one hash tag.
 -- KEYS: window (hash of r<second> and t<second>), holds (hash: tokens nano second), expiry of holds (sorted set),
---       money (hash: day, month (starts in days), dn, mn, held, at, gen)
+--       money (hash: day, month (starts in days), dn, mn, held, at, gen, sn (settled in this generation))
 -- ARGV: step, now in ms or '', request, then by step
 local WINDOW = 60
 local step, request = ARGV[1], ARGV[3]
@@ -40,11 +40,11 @@ local function set(name, value)
 end
 local function next_generation()
   set('gen', (money.gen or 0) + 1)
+  set('sn', 0)
 end
 local function doubt()
   money.at = nil
   redis.call('HDEL', KEYS[4], 'at')
-  next_generation()
 end
 
 -- What is over is over.
@@ -64,8 +64,11 @@ end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 1000)) do
   drop(id)
   doubt()
+  next_generation()
 end
 if money.day ~= today then
+  -- The clock was set back (a fail-over): what this day has cost was forgotten.
+  if money.day and today < money.day then doubt() end
   set('day', today)
   set('dn', 0)
   next_generation()
@@ -79,7 +82,8 @@ local used = {r = {}, t = {}}
 found = redis.call('HGETALL', KEYS[1])
 for i = 1, #found, 2 do
   local kind, at = string.sub(found[i], 1, 1), tonumber(string.sub(found[i], 2))
-  if at < second - WINDOW then
+  -- What lies far ahead is of a clock that was set back since.
+  if math.abs(at - second) > WINDOW then
     redis.call('HDEL', KEYS[1], found[i])
   else
     used[kind][at] = tonumber(found[i + 1])
@@ -103,7 +107,7 @@ end
 local function room(kind, wanted, limit)
   local total, reset = sum(kind)
   local over = total + wanted - limit
-  for at = second - WINDOW, second do
+  for at = second - WINDOW, second + WINDOW do
     over = over - (used[kind][at] or 0)
     if used[kind][at] and over <= 0 then return (at + WINDOW + 1) * 1000 - now end
   end
@@ -128,7 +132,7 @@ if step == 'reserve' then
   if redis.call('HEXISTS', KEYS[2], request) == 1 then return standing('admitted', '', '0') end
   if (day or mon) and (not money.at or now - money.at > recount_ms) then
     standing('', '', '')
-    return {'uncounted', int(money.gen or 0), int(today * 86400000), int(this_month * 86400000)}
+    return {'uncounted', int(money.gen or 0), int(money.sn or 0), int(today * 86400000), int(this_month * 86400000)}
   end
   if tpm and tokens > tpm then tokens = tpm end
   if rpm and sum('r') + 1 > rpm then
@@ -155,6 +159,9 @@ end
 if step == 'settle' then
   local tokens, nano = tonumber(ARGV[4]), tonumber(ARGV[5])
   local held, _, at = drop(request)
+  set('dn', money.dn + nano)
+  set('mn', money.mn + nano)
+  set('sn', (money.sn or 0) + nano)
   if not held then
     add('t', second, tokens)
     doubt()
@@ -162,9 +169,6 @@ if step == 'settle' then
     return {'unknown'}
   end
   if tokens < held then give_back('t', at, held - tokens) else add('t', second, tokens - held) end
-  set('dn', money.dn + nano)
-  set('mn', money.mn + nano)
-  next_generation()
   return standing('settled', '', '0')
 end
 
@@ -177,10 +181,11 @@ if step == 'release' then
   return {'released'}
 end
 
--- count: the generation, then the sums of day and month
+-- count: generation and what was settled in it when the ledger was about to be read, then its sums of day and month
 if tonumber(ARGV[4]) ~= (money.gen or 0) then return {'stale'} end
-set('dn', tonumber(ARGV[5]))
-set('mn', tonumber(ARGV[6]))
+local since = (money.sn or 0) - tonumber(ARGV[5])
+set('dn', tonumber(ARGV[6]) + since)
+set('mn', tonumber(ARGV[7]) + since)
 set('at', now)
 standing('', '', '')
 return {'counted'}
