@@ -1,5 +1,5 @@
-"""Tells people that a tenant's budget comes to its end: at 80 % and at 100 % of it, once in each day and month. One that
-was changed is another budget.
+"""Tells people that a tenant's budget comes to its end: at 80 % and at 100 % of it, once in each day and month.
+One that was changed is another budget.
 
 Each node sees how a tenant stands whenever it lets a request in or settles one. The first node that sees a level says
 so in the log and to the webhook, which the archive's audit log decides; every node tells its own connections.
