@@ -42,9 +42,11 @@ def stored_tenant(settings: Settings, tenant_id: str, table: Mapping[str, Any]) 
     Those are left out, which only narrows the choice. Anything else could mean more than its administrator allowed:
     raises `SettingsError`.
     """
+    if not isinstance(table, Mapping):
+        raise SettingsError([Fault(f"tenants.{tenant_id}", ABSENT, "must be a table")])
     known = {route.name for route in settings.routes}
     routes = table.get("routes")
     if not isinstance(routes, list | tuple):
         return tenant_from(settings, tenant_id, table), ()
-    gone = tuple(str(name) for name in routes if name not in known)
-    return tenant_from(settings, tenant_id, {**table, "routes": [name for name in routes if name in known]}), gone
+    gone = tuple(name for name in routes if isinstance(name, str) and name not in known)
+    return tenant_from(settings, tenant_id, {**table, "routes": [name for name in routes if name not in gone]}), gone

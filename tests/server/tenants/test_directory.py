@@ -170,3 +170,20 @@ async def test_settings_that_cannot_be_used_leave_what_was_before_them(watched: 
     await watched.put("acme", {"features": ["c"]}, 2)
     await tenants.refresh()
     assert (await tenants.find("acme")).features == ("c",)
+
+
+@pytest.mark.parametrize(
+    "nonsense", [{"routes": [{"name": "fast"}]}, {"routes": "fast"}, ["a list"], 7, {"of": "later"}]
+)
+async def test_a_record_that_makes_no_sense_at_all_harms_its_own_tenant_only(watched: Watched, nonsense: Any) -> None:
+    """Written by a later version, or by hand."""
+    tenants = of(watched, default={})
+    for name in ("broken", "other"):
+        await tenants.find(name)
+    await watched.put("broken", nonsense)
+    await watched.put("other", {"features": ["new"]})
+    await tenants.refresh()
+    assert (await tenants.find("other")).features == ("new",)
+    assert (await tenants.find("broken")).features == (), "as it was known"
+    with pytest.raises(TenantUnusable):
+        await of(watched).find("broken")
