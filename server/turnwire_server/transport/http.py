@@ -21,7 +21,8 @@ from turnwire_protocol import CommandError, ErrorCode, is_id, to_wire
 from turnwire_server.archive.base import ArchiveUnavailable
 from turnwire_server.auth import AuthError, AuthUnavailable, bearer_token
 from turnwire_server.eventlog.base import LogUnavailable
-from turnwire_server.playground import page
+from turnwire_server.playground import ASSETS, HOW_TO_BUILD, Playground
+from turnwire_server.settings import Settings
 
 from .frontend import Frontend
 
@@ -41,6 +42,7 @@ class HttpFront:
 
     def __init__(self, front: Frontend) -> None:
         self._front = front
+        self._playground = Playground(_routes(front.settings))
 
     async def process(self, connection: ServerConnection, request: Request) -> Response | None:
         """The answer, or None when the request is to become a WebSocket."""
@@ -70,8 +72,8 @@ class HttpFront:
                 # In a thread: with several workers it reads the files of all (1 ms each).
                 kind, body = await anyio.to_thread.run_sync(self._front.services.metrics.render)
                 return _response(http.HTTPStatus.OK, body, kind)
-            case "/" if server.playground:
-                return _page()
+        if server.playground and (path == "/" or path.startswith(ASSETS)):
+            return await self._page(path, headers)
         if path.startswith("/v1/requests/"):
             return await self._request(unquote(path.removeprefix("/v1/requests/")), headers)
         return _error(http.HTTPStatus.NOT_FOUND, "there is nothing here")
@@ -86,6 +88,20 @@ class HttpFront:
         if self._front.hub.is_draining:
             return _error(http.HTTPStatus.SERVICE_UNAVAILABLE, "this server is going away", {"Retry-After": "1"})
         return None
+
+    async def _page(self, path: str, headers: Headers) -> Response:
+        # In a thread: the first time it reads and packs files.
+        asset = await anyio.to_thread.run_sync(self._playground.find, path)
+        if asset is None:
+            said = HOW_TO_BUILD if path == "/" else "there is nothing here"
+            return _response(http.HTTPStatus.NOT_FOUND, said.encode(), "text/plain; charset=utf-8")
+        if headers.get("If-None-Match") == asset.headers.get("ETag", ""):
+            return _response(http.HTTPStatus.NOT_MODIFIED, b"", asset.kind, asset.headers)
+        if "gzip" in headers.get("Accept-Encoding", ""):
+            return _response(
+                http.HTTPStatus.OK, asset.packed, asset.kind, {**asset.headers, "Content-Encoding": "gzip"}
+            )
+        return _response(http.HTTPStatus.OK, asset.plain, asset.kind, asset.headers)
 
     async def _ready(self) -> Response:
         services = self._front.services
@@ -128,9 +144,15 @@ class HttpFront:
         return _response(http.HTTPStatus.OK, orjson.dumps(body), _JSON)
 
 
-def _page() -> Response:
-    headers = {"Content-Security-Policy": page().policy, "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer"}
-    return _response(http.HTTPStatus.OK, page().body, "text/html; charset=utf-8", headers)
+def _routes(settings: Settings) -> list[tuple[str, bool]]:
+    """What the playground may offer to choose, the usual one first: only in development, since it asks for no token."""
+    if settings.auth.mode != "dev":
+        return []
+    demo = {deployment.name for deployment in settings.deployments if deployment.kind == "demo"}
+    tenant = settings.tenants.get("default")
+    usual = (tenant and tenant.route) or settings.routes[0].name
+    routes = [(route.name, set(route.deployments) <= demo) for route in settings.routes]
+    return sorted(routes, key=lambda route: route[0] != usual)
 
 
 def _error(status: http.HTTPStatus, message: str, extra: Mapping[str, str] | None = None) -> Response:

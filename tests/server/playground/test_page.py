@@ -1,84 +1,132 @@
-"""The page as it is served: whole, alone, and without a way for text of a model to become markup."""
+"""The page as it is served: its files, how long they are kept, what it may do, what is said when it is not there."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import gzip
 import http.client
+import json
 import re
+from html import unescape
+from pathlib import Path
 
 import anyio
 import pytest
 from tests.support.server import running_server
 
-from turnwire_protocol import COMMANDS, LOG_EVENTS
-from turnwire_server.playground import SCRIPTS, page
+from turnwire_server import playground
+from turnwire_server.playground import HOW_TO_BUILD
 
-BODY = page().body.decode()
-[SCRIPT] = re.findall(r"<script>(.*?)</script>", BODY, re.S)
-[STYLE] = re.findall(r"<style>(.*?)</style>", BODY, re.S)
-
-
-def digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+PAGE = '<meta name="turnwire-routes" content="[]"><script src="/assets/main-0123.js"></script>'
+SCRIPT = "console.log('a page');"
+Answer = tuple[int, dict[str, str], bytes]
 
 
-async def test_the_server_serves_the_page_with_its_policy() -> None:
+@pytest.fixture
+def dist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "dist"
+    folder.mkdir()
+    monkeypatch.setattr(playground, "_dist", lambda: folder)
+    return folder
+
+
+def build(dist: Path) -> None:
+    (dist / "main-0123.js").write_text(SCRIPT)
+    (dist / "index.html").write_text(PAGE)
+
+
+async def get(port: int, path: str, **headers: str) -> Answer:
+    def ask() -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        found = response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+        connection.close()
+        return found
+
+    with anyio.fail_after(10):
+        return await anyio.to_thread.run_sync(ask)
+
+
+async def test_the_page_is_asked_for_each_time_and_its_files_are_kept_for_good(dist: Path) -> None:
+    build(dist)
     async with running_server() as app:
-
-        def get() -> tuple[int, dict[str, str], bytes]:
-            connection = http.client.HTTPConnection("127.0.0.1", app.port, timeout=5)
-            connection.request("GET", "/")
-            response = connection.getresponse()
-            headers = {name.lower(): value for name, value in response.getheaders()}
-            body = response.read()
-            connection.close()
-            return response.status, headers, body
-
-        with anyio.fail_after(10):
-            status, headers, body = await anyio.to_thread.run_sync(get)
-    assert (status, body) == (200, page().body)
-    assert headers["content-type"] == "text/html; charset=utf-8"
-    assert headers["content-security-policy"] == page().policy
-    assert headers["x-frame-options"] == "DENY"
+        status, headers, body = await get(app.port, "/")
+        assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert headers["cache-control"] == "no-cache"
+        assert (await get(app.port, "/", If_None_Match=headers["etag"]))[0] == 304
+        status, headers, script = await get(app.port, "/assets/main-0123.js")
+        assert (status, script.decode()) == (200, SCRIPT)
+        assert headers["content-type"] == "text/javascript; charset=utf-8"
+        assert "immutable" in headers["cache-control"]
+        assert b"/assets/main-0123.js" in body
 
 
-def test_the_policy_allows_the_script_and_the_style_of_the_page_and_nothing_else() -> None:
-    rules = dict(rule.split(" ", 1) for rule in page().policy.split("; "))
-    assert rules["default-src"] == "'none'"
-    assert rules["script-src"] == digest(SCRIPT)
-    assert rules["style-src"] == digest(STYLE)
-    assert rules["connect-src"] == "'self'"
+async def test_files_are_sent_packed_to_those_who_take_that(dist: Path) -> None:
+    build(dist)
+    async with running_server() as app:
+        _, headers, body = await get(app.port, "/assets/main-0123.js", Accept_Encoding="br, gzip")
+        assert headers["content-encoding"] == "gzip"
+        assert gzip.decompress(body).decode() == SCRIPT
 
 
-def test_the_page_needs_nothing_from_elsewhere() -> None:
-    assert not re.search(r"""(?:src|href)=["'](?!#|data:)""", BODY)
-    assert not re.search(r"@import|url\(", STYLE)
-    assert not re.search(r"\bstyle=|\bon[a-z]+=", BODY.replace(SCRIPT, "")), "the policy would stop these"
+async def test_the_policy_lets_the_page_use_its_own_server_and_nothing_else(dist: Path) -> None:
+    build(dist)
+    async with running_server() as app:
+        for path in ("/", "/assets/main-0123.js"):
+            _, headers, _ = await get(app.port, path)
+            rules = dict(rule.split(" ", 1) for rule in headers["content-security-policy"].split("; "))
+            assert rules.pop("img-src") == "data:"
+            assert rules.pop("require-trusted-types-for") == "'script'"
+            assert set(rules.values()) == {"'none'", "'self'"}
+            assert rules["default-src"] == "'none'"
+            assert headers["x-frame-options"] == "DENY"
 
 
 @pytest.mark.parametrize(
-    "way", ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("]
+    "path", ["/assets/", "/assets/other.js", "/assets/../__init__.py", "/assets/%2e%2e/__init__.py"]
 )
-def test_no_script_makes_markup_or_code_of_text(way: str) -> None:
-    assert way not in SCRIPT
+async def test_nothing_but_files_of_the_page_is_served(dist: Path, path: str) -> None:
+    build(dist)
+    async with running_server() as app:
+        assert (await get(app.port, path))[0] == 404
 
 
-def test_all_scripts_are_in_the_page() -> None:
-    assert len(SCRIPTS) == len(set(SCRIPTS))
-    assert "</script" not in SCRIPT
-    assert "/* the s" not in BODY
+async def told(port: int) -> object:
+    _, _, body = await get(port, "/")
+    [routes] = re.findall(r'name="turnwire-routes" content="(.*?)"', body.decode())
+    return json.loads(unescape(routes))
 
 
-def test_the_page_folds_every_event_of_a_request_and_no_other() -> None:
-    table = SCRIPT.split("const FOLD = {")[1].split("\n};")[0]
-    folded = set(re.findall(r'"([a-z_.]+)": \(', table))
-    # Those that begin and end a request, and those of the conversation, are not in the table.
-    apart = {"message.created", "message.amended", "member.changed", "context.changed"}
-    endings = {name for name, kind in LOG_EVENTS.items() if "terminal" in kind.__dataclass_fields__}
-    assert folded == set(LOG_EVENTS) - apart - endings
+async def test_in_development_the_page_is_told_which_routes_there_are_the_usual_one_first(dist: Path) -> None:
+    build(dist)
+    deployments = [
+        {"name": "demo", "kind": "demo"},
+        {"name": "real", "model": "m", "base_url": "http://127.0.0.1:9/v1"},
+    ]
+    routes = [{"name": "try", "deployments": ["demo"]}, {"name": "both", "deployments": ["real", "demo"]}]
+    tenants = {"default": {"route": "both"}}
+    async with running_server(deployments=deployments, routes=routes, tenants=tenants) as app:
+        assert await told(app.port) == [{"name": "both", "demo": False}, {"name": "try", "demo": True}]
 
 
-def test_the_page_says_only_commands_that_there_are() -> None:
-    said = set(re.findall(r'type: "((?:hello|ping|[a-z]+\.[a-z]+))"', SCRIPT))
-    assert {"hello", "ping", "request.create", "request.cancel", "conversation.open"} <= said <= set(COMMANDS)
+async def test_where_tokens_are_asked_for_the_page_tells_nothing_to_who_has_none(dist: Path) -> None:
+    build(dist)
+    async with running_server(jwt=True) as app:
+        assert await told(app.port) == []
+
+
+async def test_a_page_that_was_not_built_says_how_and_is_found_once_it_is(dist: Path) -> None:
+    async with running_server() as app:
+        status, headers, body = await get(app.port, "/")
+        assert (status, body.decode()) == (404, HOW_TO_BUILD)
+        assert headers["content-type"] == "text/plain; charset=utf-8"
+        assert (await get(app.port, "/healthz"))[0] == 200
+        build(dist)
+        assert (await get(app.port, "/"))[0] == 200
+
+
+async def test_a_server_without_the_playground_has_none_of_its_files(dist: Path) -> None:
+    build(dist)
+    async with running_server(server={"playground": False}) as app:
+        assert (await get(app.port, "/"))[0] == 404
+        assert (await get(app.port, "/assets/main-0123.js"))[0] == 404
