@@ -413,3 +413,47 @@ async def test_what_the_ledger_does_not_have_yet_is_held_until_it_has(tmp_path: 
                 archive.end_request = end  # type: ignore[method-assign]
             await client.terminal("r2")
             await client.until(lambda: limits_told(client)["budget_usd_per_day"]["remaining"] == "0.04")
+
+
+class NoNeighbours(dict[Any, Any]):
+    """What a node knows of creates that other nodes carry out: nothing."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return default
+
+    def __delitem__(self, key: Any) -> None:
+        self.pop(key, None)
+
+
+@pytest.mark.parametrize("limit", [1, 5])
+async def test_a_repeat_that_was_overtaken_by_the_whole_turn_is_neither_refused_nor_counted(
+    tmp_path: Path, limit: int
+) -> None:
+    """Two nodes carry out the same create; one asks for the limits when the other's turn has ended."""
+    gate = asyncio.Event()
+    async with limited(tmp_path, tenant={"requests_per_minute": limit, "budget_usd_per_day": "1"}) as (provider, app):
+        provider.script(said(12))
+        for node in each_of(app):
+            node.front.requests._creating = NoNeighbours()
+        admin = token("admin", "acme", scopes=(SCOPE_OPERATE,))
+        async with connected(app.url, token=admin) as slow, connected(app.url, token=admin) as client:
+            stores = watch(app, "_store")
+            for store in stores:
+                store.holds["reserve"] = gate
+            late = asyncio.create_task(slow.create("r1", "c1", "hi"))
+            async with asyncio.timeout(20):
+                while not any(store.calls for store in stores):
+                    await asyncio.sleep(0.01)
+            for store in stores:
+                store.holds.clear()
+            await client.create("r1", "c1", "hi")
+            await client.terminal("r1")
+            await client.until(lambda: len(client.events("rate_limits.updated")) == 2)
+            gate.set()
+            assert (await late)["duplicate"]
+            if limit > 1:
+                await client.create("r2", "c2", "hi")
+                await client.until(lambda: len(client.events("rate_limits.updated")) >= 3)
+                told = client.events("rate_limits.updated")[2]["limits"]
+                assert told["requests_per_minute"]["remaining"] == limit - 2
+                assert Decimal(told["budget_usd_per_day"]["remaining"]) > Decimal("0.970"), "12 spent, 13 held"

@@ -176,12 +176,18 @@ class Requests:
         if existing is not None:
             return existing
         # From the claim on somebody owns the request: a client that leaves now must not leave it half made.
-        claimed, account = await see_through(
-            self._tasks,
-            lambda: self._own(principal, tenant, command, ref, op),
-            self._begin_if_mine,
-            f"creating request {ref.request_id}",
-        )
+        try:
+            claimed, account = await see_through(
+                self._tasks,
+                lambda: self._own(principal, tenant, command, ref, op),
+                self._begin_if_mine,
+                f"creating request {ref.request_id}",
+            )
+        except CommandError as error:
+            is_over = error.code in (ErrorCode.RATE_LIMITED, ErrorCode.QUOTA_EXCEEDED)
+            if is_over and await self._services.log.request(ref) is not None:
+                return await self._attach(ref)  # another node has let it in meanwhile: a repeat is never over a limit
+            raise
         if not claimed.mine:
             return await self._attach(ref)
         return CreateResult(
@@ -233,7 +239,17 @@ class Requests:
             if claimed.mine:
                 await self._archive(claimed, op)
                 claimed = await self._with_forgotten_cancel(claimed)
+            elif account is not None:
+                await self._give_back(spec)
             return claimed, account
+
+    async def _give_back(self, spec: TurnSpec) -> None:
+        """Another node has claimed the request. It holds what was reserved here, unless it has settled that already:
+        then this was reserved once more, and nobody will settle it."""
+        log = self._services.log
+        info = await until_answered(lambda: log.request(spec.request), "looking at a request")
+        if info is not None and info.phase is Phase.FINISHED:
+            await self._services.quotas.release(spec)
 
     async def _with_forgotten_cancel(self, claimed: Claimed) -> Claimed:
         """A cancel that was acknowledged before the request was known, and that the log has lost (guarantee 5)."""
