@@ -320,6 +320,18 @@ async def test_tenants_do_not_meet(counted: Counted) -> None:
     await counted.admit("a", rules)
 
 
+async def test_a_process_forgets_tenants_of_whom_nothing_is_heard() -> None:
+    clock = Clock()
+    store = MemoryQuotas(clock)
+    for tenant, hold_ms in (("idle", 1000), ("holds", 100 * HOLD_MS)):
+        await store.reserve(tenant, "a", Demand(1, 1), Rules(requests_per_minute=1), hold_ms=hold_ms, recount_ms=1)
+    clock.now += 3600
+    await store.release("heard of", "a")
+    clock.now += 3600
+    await store.release("heard of", "a")
+    assert sorted(store._tenants) == ["heard of", "holds"]
+
+
 @pytest.mark.parametrize("seed", range(12))
 async def test_both_engines_count_alike(seed: int) -> None:
     rng, clock = Random(seed), Clock()

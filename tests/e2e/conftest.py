@@ -31,6 +31,7 @@ _ON_REDIS = frozenset(
         "test_isolation",
         "test_isolation_ids",
         "test_limits",
+        "test_limits_stores",
         "test_presence",
         "test_recovery",
         "test_segments",

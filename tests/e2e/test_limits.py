@@ -7,65 +7,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from decimal import Decimal
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.client import CallError, Client, connected
-from tests.support.provider import ControlledProvider, Gate, Script, running_provider
-from tests.support.server import Nodes, running_server, settings_for, token
+from tests.support.limits import limited, limits_told, refused, said
+from tests.support.provider import Gate, Script
+from tests.support.server import settings_for, token
 from tests.support.storage import storage
 from tests.support.webhook import WEBHOOK_SECRET, running_webhook
 
 from turnwire_server.app import App, open_engines_for, running
-from turnwire_server.archive.base import ArchiveUnavailable
 from turnwire_server.conversations.roles import SCOPE_OPERATE
 from turnwire_server.engines import Engines
 from turnwire_server.eventlog.redis import RedisQuotas
-
-USD_PER_TOKEN = "1000"
-"""Per million: a token costs a thousandth of a dollar."""
-
-
-def said(tokens: int, *steps: Any) -> Script:
-    """An answer that costs so many tokens, prompt and all."""
-    return Script.text(*(steps or ("ok",)), usage=(tokens - 1, 1))
-
-
-@asynccontextmanager
-async def limited(
-    data_dir: Path | None = None, *, tenant: dict[str, Any], **sections: Any
-) -> AsyncIterator[tuple[ControlledProvider, App]]:
-    async with running_provider() as provider:
-        deployment = {
-            "name": "test",
-            "model": "m",
-            "base_url": provider.base_url,
-            "input_usd_per_mtok": USD_PER_TOKEN,
-            "output_usd_per_mtok": USD_PER_TOKEN,
-        }
-        async with running_server(
-            data_dir,
-            jwt=True,
-            deployments=[deployment],
-            routes=[{"name": "default", "deployments": ["test"]}],
-            tenants={"acme": {"max_output_tokens": 10, **tenant}, "globex": {}},
-            **sections,
-        ) as app:
-            yield provider, app
-
-
-async def refused(client: Client, request: str, conversation: str, text: str = "hi") -> dict[str, Any]:
-    with pytest.raises(CallError) as caught:
-        await client.create(request, conversation, text)
-    return caught.value.error
-
-
-def limits_told(client: Client) -> dict[str, Any]:
-    return client.events("rate_limits.updated")[-1]["limits"]
 
 
 async def test_a_minute_has_no_more_requests_than_the_limit() -> None:
@@ -269,191 +226,3 @@ async def test_what_cannot_be_counted_is_let_in_or_refused_as_it_was_set(tmp_pat
             for request in ("r1", "r2"):
                 await client.create(request, "c1", "hi")
                 assert (await client.terminal(request))["type"] == "message.completed"
-
-
-class Watched:
-    """Passes calls on to a store and notes which there were."""
-
-    def __init__(self, store: Any) -> None:
-        self.calls: list[str] = []
-        self.holds: dict[str, asyncio.Event] = {}
-        """Calls of these names wait for an event."""
-        self._store = store
-        self._answers: Counter[str] = Counter()
-        self._news = asyncio.Event()
-
-    def __getattr__(self, name: str) -> Any:
-        async def call(*args: Any, **named: Any) -> Any:
-            self.calls.append(name)
-            if name in self.holds:
-                await self.holds[name].wait()
-            answer = await getattr(self._store, name)(*args, **named)
-            self._answers[name] += 1
-            self._news.set()
-            self._news = asyncio.Event()
-            return answer
-
-        return call
-
-    async def until_answered(self, name: str, times: int) -> None:
-        async with asyncio.timeout(20):
-            while self._answers[name] < times:
-                await self._news.wait()
-
-
-def each_of(app: App) -> tuple[App, ...]:
-    return app.apps if isinstance(app, Nodes) else (app,)
-
-
-def watch(app: App, part: str) -> list[Watched]:
-    """The stores behind limits, of each node: `_store` or `_archive`."""
-    watched = []
-    for node in each_of(app):
-        quotas = node.front.services.quotas
-        watched.append(Watched(getattr(quotas, part)))
-        setattr(quotas, part, watched[-1])
-    return watched
-
-
-@pytest.mark.parametrize(
-    ("tenant", "calls"),
-    [
-        ({}, []),
-        ({"requests_per_minute": 9}, ["release", "reserve", "reserve", "reserve", "settle", "settle"]),
-    ],
-)
-async def test_limits_cost_two_calls_of_who_has_some_and_none_of_others(
-    tenant: dict[str, Any], calls: list[str]
-) -> None:
-    gate = Gate()
-    async with limited(tenant=tenant) as (provider, app):
-        watched = watch(app, "_store")
-        provider.script(Script.text("one ", gate))
-        async with connected(app.url, token=token()) as client:
-            await client.create("r1", "c1", "hi")
-            with pytest.raises(CallError):
-                await client.create("busy", "c1", "hi", on_busy="reject")
-            await client.create("queued", "c1", "hi")
-            await client.create("r1", "c1", "hi")
-            await client.cancel("queued")
-            await client.terminal("queued")
-            gate.open()
-            await client.terminal("r1")
-            if calls:
-                await client.until(lambda: len(client.events("rate_limits.updated")) == 4)
-        assert sorted(call for each in watched for call in each.calls) == calls
-
-
-async def test_a_ledger_that_takes_long_is_read_once_for_all_who_wait(tmp_path: Path) -> None:
-    async with limited(tmp_path, tenant={"budget_usd_per_day": "1"}) as (_, app):
-        gate = asyncio.Event()
-        stores, ledgers = watch(app, "_store"), watch(app, "_archive")
-        for ledger in ledgers:
-            ledger.holds["spent"] = gate
-        async with AsyncExitStack() as stack:
-            # One after the other: each goes to the next node.
-            clients = [await stack.enter_async_context(connected(app.url, token=token())) for _ in range(6)]
-            async with asyncio.TaskGroup() as group:
-                for number, client in enumerate(clients):
-                    group.create_task(client.create(f"r{number}", f"c{number}", "hi"))
-                for store in stores:
-                    await store.until_answered("reserve", len(clients) // len(stores))
-                gate.set()
-        assert [ledger.calls for ledger in ledgers] == [["spent", "spent"] for _ in ledgers]
-
-
-async def test_a_ledger_that_is_away_keeps_all_who_wait_for_it_waiting_once(tmp_path: Path) -> None:
-    async with limited(tmp_path, tenant={"budget_usd_per_day": "1"}, limits={"quota_fail": "closed"}) as (_, app):
-        gate = asyncio.Event()
-        stores, ledgers = watch(app, "_store"), watch(app, "_archive")
-        for ledger in ledgers:
-            ledger.holds["spent"] = gate
-            ledger._store = Away()
-        async with AsyncExitStack() as stack:
-            clients = [await stack.enter_async_context(connected(app.url, token=token())) for _ in range(6)]
-            async with asyncio.TaskGroup() as group:
-                asked = [group.create_task(refused(client, f"r{n}", f"c{n}")) for n, client in enumerate(clients)]
-                for store in stores:
-                    await store.until_answered("reserve", len(clients) // len(stores))
-                gate.set()
-        assert {task.result()["code"] for task in asked} == {"unavailable"}
-        assert [ledger.calls for ledger in ledgers] == [["spent"] for _ in ledgers]
-
-
-class Away:
-    """An archive that does not answer."""
-
-    async def spent(self, tenant_id: str, since_ms: int) -> Decimal:
-        raise ArchiveUnavailable("away")
-
-
-async def test_what_the_ledger_does_not_have_yet_is_held_until_it_has(tmp_path: Path) -> None:
-    """The archive is away when an answer of 40 tokens ends, and counts anew come before its rows do."""
-    tenant = {"budget_usd_per_day": "0.100"}
-    sections = {"limits": {"quota_recount_s": 0.001}, "storage": {"archive_wait_s": 0.1}}
-    async with limited(tmp_path, tenant=tenant, **sections) as (provider, app):
-        provider.script(said(40), said(20))
-        archives = [node.front.services.archive for node in each_of(app)]
-        ends = [archive.end_request for archive in archives]
-
-        async def away(*args: Any, **named: Any) -> Any:
-            raise ArchiveUnavailable("away")
-
-        for archive in archives:
-            archive.end_request = away  # type: ignore[method-assign]
-        async with connected(app.url, token=token("admin", "acme", scopes=(SCOPE_OPERATE,))) as client:
-            await client.create("r1", "c1", "hi")
-            await client.terminal("r1")
-            assert not await app.front.services.archive.usage("acme", "r1")
-            await client.create("r2", "c1", "hi")
-            await client.until(lambda: len(client.events("rate_limits.updated")) == 2)
-            held = Decimal("0.1") - Decimal(limits_told(client)["budget_usd_per_day"]["remaining"])
-            assert held > Decimal("0.020"), "both are expected to take some 13"
-            for archive, end in zip(archives, ends, strict=True):
-                archive.end_request = end  # type: ignore[method-assign]
-            await client.terminal("r2")
-            await client.until(lambda: limits_told(client)["budget_usd_per_day"]["remaining"] == "0.04")
-
-
-class NoNeighbours(dict[Any, Any]):
-    """What a node knows of creates that other nodes carry out: nothing."""
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        return default
-
-    def __delitem__(self, key: Any) -> None:
-        self.pop(key, None)
-
-
-@pytest.mark.parametrize("limit", [1, 5])
-async def test_a_repeat_that_was_overtaken_by_the_whole_turn_is_neither_refused_nor_counted(
-    tmp_path: Path, limit: int
-) -> None:
-    """Two nodes carry out the same create; one asks for the limits when the other's turn has ended."""
-    gate = asyncio.Event()
-    async with limited(tmp_path, tenant={"requests_per_minute": limit, "budget_usd_per_day": "1"}) as (provider, app):
-        provider.script(said(12))
-        for node in each_of(app):
-            node.front.requests._creating = NoNeighbours()
-        admin = token("admin", "acme", scopes=(SCOPE_OPERATE,))
-        async with connected(app.url, token=admin) as slow, connected(app.url, token=admin) as client:
-            stores = watch(app, "_store")
-            for store in stores:
-                store.holds["reserve"] = gate
-            late = asyncio.create_task(slow.create("r1", "c1", "hi"))
-            async with asyncio.timeout(20):
-                while not any(store.calls for store in stores):
-                    await asyncio.sleep(0.01)
-            for store in stores:
-                store.holds.clear()
-            await client.create("r1", "c1", "hi")
-            await client.terminal("r1")
-            await client.until(lambda: len(client.events("rate_limits.updated")) == 2)
-            gate.set()
-            assert (await late)["duplicate"]
-            if limit > 1:
-                await client.create("r2", "c2", "hi")
-                await client.until(lambda: len(client.events("rate_limits.updated")) >= 3)
-                told = client.events("rate_limits.updated")[2]["limits"]
-                assert told["requests_per_minute"]["remaining"] == limit - 2
-                assert Decimal(told["budget_usd_per_day"]["remaining"]) > Decimal("0.970"), "12 spent, 13 held"
