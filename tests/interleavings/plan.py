@@ -45,8 +45,11 @@ _WORDS = (
     "eta\n",
     "a good many words that say nothing at all; ",
 )
+END = "the model has said all"
 LONGEST_PIECE = max(map(len, _WORDS))
 _GAPS_S = (0.0, 0.0, 0.001, 0.01, 0.01, 0.05, 0.2, 0.7, 1.5)
+_FLOOD = (60, (0.01, 0.02))
+"""More than what is held back may be, within the time that it may be held."""
 _BETWEEN_ACTS_S = (0.0, 0.0, 0.0005, 0.001, 0.003, 0.01, 0.05, 0.2, 0.5, 0.95, 1.05, 2.1, 4.0)
 _TOOL_S = (0.0, 0.01, 0.3, 1.5, 1.99, 2.5)
 _ACTS = {
@@ -67,6 +70,20 @@ _ACTS = {
     "leave": 1,
     "come back": 1,
 }
+_TOGETHER = (
+    ("tentative", "steer", "confirmed"),
+    ("tentative", "queue", "retracted"),
+    ("steer", "confirmed"),
+    ("claim", "result", "cancel"),
+    ("claim", "confirmed"),
+    ("approve", "cancel"),
+    ("approve", "claim", "result"),
+    ("presented", "confirmed", "presented"),
+    ("leave", "leave", "come back"),
+)
+"""Some acts are worth little alone."""
+_SOON_S = (0.0, 0.0, 0.0005, 0.001, 0.002, 0.005, 0.05)
+_BY = ("output_text.delta", "step.started", "tool.called", "tool.running", "tool.approval_required", END, END)
 TABS = ("A", "B")
 """Both are the author's; a third connection, of another user, only looks on."""
 
@@ -102,7 +119,8 @@ Step = tuple[Say | Begin | Fail, ...]
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Something that a tab does, so long after what was done before; ``waits`` for its answer."""
+    """Something that a tab does, so long after what was done before, or after the next event of the type ``by``;
+    ``waits`` for its answer."""
 
     tab: str
     what: str
@@ -113,6 +131,7 @@ class Act:
     """Instead of a place: so many words of what this tab knows."""
     newest: bool = False
     """To the newest request instead of the first one."""
+    by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +153,18 @@ class Plan:
 def draw(rng: random.Random, name: str) -> Plan:
     """A story; most have a tool, some break, few hang."""
     steps = tuple(_step(rng, is_last=False) for _ in range(rng.choice((0, 0, 1, 1, 1, 2))))
-    acts = tuple(_act(rng) for _ in range(rng.randint(1, 12)))
-    return Plan(name, rng.choice(("continue", "cancel")), (*steps, _step(rng, is_last=True)), acts)
+    acts: list[Act] = []
+    for _ in range(rng.randint(1, 8)):
+        whats = rng.choice(_TOGETHER) if rng.random() < 0.25 else rng.choices(list(_ACTS), list(_ACTS.values()))
+        acts += [_act(rng, what, is_soon=number > 0) for number, what in enumerate(whats)]
+    return Plan(name, rng.choice(("continue", "cancel")), (*steps, _step(rng, is_last=True)), tuple(acts))
 
 
 def _step(rng: random.Random, *, is_last: bool) -> Step:
     said: list[Say | Begin | Fail] = []
-    for _ in range(rng.choice((0, 1, 2, 4, 4, 15))):
-        said.append(Say(rng.choice(_WORDS), rng.choice(_GAPS_S), reasoning=rng.random() < 0.1))
+    pieces, gaps_s = rng.choice(((0, _GAPS_S), (1, _GAPS_S), (2, _GAPS_S), (4, _GAPS_S), (4, _GAPS_S), _FLOOD))
+    for _ in range(pieces):
+        said.append(Say(rng.choice(_WORDS), rng.choice(gaps_s), reasoning=rng.random() < 0.1))
     if not is_last:
         said += [_begin(rng) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
     if rng.random() < 0.12:
@@ -156,19 +179,20 @@ def _begin(rng: random.Random) -> Begin:
     return Begin(tool, arguments, rng.choice(_GAPS_S))
 
 
-def _act(rng: random.Random) -> Act:
-    what = rng.choices(list(_ACTS), list(_ACTS.values()))[0]
+def _act(rng: random.Random, what: str, *, is_soon: bool) -> Act:
     place = words = None
     if what == "presented" or (what == "confirmed" and rng.random() < 0.5):
         place = (rng.choice((0, 0, 0, 1, 2)), rng.randint(0, 60))
         if what == "confirmed" and rng.random() < 0.4:
             place, words = None, rng.randint(0, 6)
+    by = rng.choice(_BY) if rng.random() < 0.3 else None
     return Act(
         tab=rng.choice(TABS),
         what=what,
-        after_s=rng.choice(_BETWEEN_ACTS_S),
+        after_s=rng.choice(_BETWEEN_ACTS_S if by is None and not is_soon else _SOON_S),
         waits=rng.random() < 0.6,
         place=place,
         words=words,
         newest=rng.random() < 0.2,
+        by=by,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -48,9 +48,21 @@ class Model:
     def __init__(self) -> None:
         self.steps: defaultdict[str, deque[Step]] = defaultdict(deque)
         self.asked: list[Asked] = []
+        self.ended: Counter[str] = Counter()
+        """How many streams of a story have come to their end."""
+        self._ends: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     def provider_for(self, deployment: Deployment, environ: Mapping[str, str]) -> Scripted:
         return Scripted(self, deployment)
+
+    async def has_ended(self, story: str) -> None:
+        """Until a stream of it comes to its end."""
+        await self._ends[story].wait()
+
+    def ends(self, request_id: str) -> None:
+        story = request_id.partition(".")[0]
+        self.ended[story] += 1
+        self._ends.pop(story, asyncio.Event()).set()
 
     def next_step(self, request_id: str) -> Step:
         steps = self.steps[request_id.partition(".")[0]]
@@ -98,4 +110,5 @@ class Scripted:
                     asked.failed = True
                     await asyncio.sleep(_HANG_S if piece.hang else 0)
                     raise ProviderError(ProviderErrorKind.CUT, "the stream broke off", retryable=True)
+        self._model.ends(asked.request_id)
         yield [Usage(10, 1 + len(step)), Finish("tool_calls" if calls else "stop")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,13 +18,14 @@ from turnwire_server.app import App
 from turnwire_server.archive.base import UsageRow
 from turnwire_server.eventlog.base import ConversationRef
 
-from .plan import CLIENT_TOOLS, LIMITS, TABS, Act, Plan
+from .plan import CLIENT_TOOLS, END, LIMITS, TABS, Act, Plan
 from .scripted import Asked, Model
 from .timed_tools import RUNS, Run
 
 AUTHOR, STRANGER, TENANT = "alice", "bob", "acme"
 _FOR_EVER_S = 1e9
 NEVER = float("inf")
+_PATIENCE_S = 2.5
 _CREATES = {"steer": "steer", "queue": "queue", "supersede": "interrupt"}
 # Of what is done next when a turn hangs: its deadline, its tools' time, the patience of whoever waits.
 ENDS_WITHIN_S = 8 * LIMITS["turn_deadline_s"]
@@ -90,6 +91,9 @@ class Tab:
     def _tell(self) -> None:
         news, self._news = self._news, asyncio.Event()
         news.set()
+
+    async def until_news(self) -> None:
+        await self._news.wait()
 
     async def until(self, condition: Callable[[], Any]) -> None:
         """Until it holds, or the connection is gone."""
@@ -157,6 +161,8 @@ class Teller:
             await self._open(onlooker)
             await self._create(self._tabs["A"], "r", {"on_disconnect": self._plan.on_disconnect}, waits=True)
             for act in self._plan.acts:
+                if act.by is not None:
+                    await self._until_next(onlooker, act.by)
                 await asyncio.sleep(act.after_s)
                 await self._do(act)
             self._note_away()
@@ -176,6 +182,20 @@ class Teller:
                 await tab.until(lambda tab=tab: tab.ended(self._id("last")))
             await self._collect()
         return self.record
+
+    async def _until_next(self, onlooker: Tab, kind: str) -> None:
+        """Until something happens once more; not for long, since it may have happened for the last time."""
+
+        def count() -> int:
+            if kind == END:
+                return self._model.ended[self._plan.name]
+            return sum(message["type"] == kind for _, message in onlooker.received)
+
+        before = count()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_S):
+                while count() == before:
+                    await (self._model.has_ended(self._plan.name) if kind == END else onlooker.until_news())
 
     # --- doing -------------------------------------------------------------------------------------------
 

@@ -382,7 +382,7 @@ class Session:
         """Give what is held for as long as it may be, until nothing is held."""
         try:
             while (speech := place.speech) is not None and (until := speech.hold_until) is not None:
-                await anyio.sleep(until - time.monotonic())
+                await anyio.sleep(max(until - time.monotonic(), 0))
                 if self._closing or place.held or self.follows.get(place.conversation.ref) is not place:
                     return
                 # One that does not read gets it once it does: time goes on meanwhile, the text does not come twice.
