@@ -7,12 +7,18 @@ conversation is. It prints the port once all are up. $TURNWIRE_TEST_FAULT is wha
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
+import functools
+import gc
 import logging
 import os
+import signal
 import sys
 import time
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 from tests.support.server import settings_for
@@ -30,18 +36,44 @@ def main(data_dir: str, port: int, count: int) -> None:
     configure_logging()
     provider = os.environ.get("TURNWIRE_TEST_PROVIDER")
     settings = settings_for(Path(data_dir), provider_url=provider, server={"port": port, "drain_s": 10})
-    command = (sys.executable, "-m", "tests.server.cli.apart", "worker")
 
     async def run() -> int:
-        supervisor = Supervisor(settings, count, command=command)
+        # Forked from the parent, which has all that they would load, workers are there at once.
+        loop = asyncio.get_running_loop()
+        loop.subprocess_exec = functools.partial(loop.subprocess_exec, preexec_fn=be_worker)  # type: ignore[method-assign]
+        supervisor = Supervisor(settings, count)
         return await supervisor.run(lambda port: print(port, flush=True), lambda: print("going away", flush=True))
 
     try:
-        code = anyio.run(run, backend_options={"use_uvloop": True})
+        code = anyio.run(run)  # not on uvloop, whose child may not run Python
     except Exception as error:
         print(in_words(error, settings), file=sys.stderr)
         code = 1
     sys.exit(code)
+
+
+def be_worker() -> NoReturn:
+    """In the child, instead of becoming another program; all but its pipes is closed as it would be then."""
+    code = 1
+    try:
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        gc.enable()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        asyncio.set_event_loop(None)
+        asyncio._set_running_loop(None)
+        read_job = worker._read_job
+        worker._read_job = lambda: in_folder_of_its_own(read_job())
+        code = contextvars.Context().run(worker.main)
+    except SystemExit as ending:
+        code = ending.code if isinstance(ending.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def in_folder_of_its_own(job: Job) -> Job:
@@ -78,8 +110,4 @@ def _have_fault(index: int, first: bool) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "worker":
-        read_job = worker._read_job
-        worker._read_job = lambda: in_folder_of_its_own(read_job())
-        sys.exit(worker.main())
     main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

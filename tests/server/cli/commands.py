@@ -1,4 +1,5 @@
-"""The `turnwire` command as people run it: with a pipe, in a terminal, and as a server.
+"""The `turnwire` command as people run it: with a pipe, in a terminal, and as a server. It is forked, see `program`;
+with ``command`` a program is started from nothing.
 
 result = await turnwire(folder, "check")                        to its end
 async with terminal(folder, "chat", url) as screen: ...         with a keyboard and a screen of its own
@@ -22,15 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from tests.support.nursery import Child, forked
+from tests.support.program import Program, started
 
 WAIT_S = 60.0
 # Three processes one after the other, on a machine that is busy with other tests.
 START_S = 60.0
-TURNWIRE = (sys.executable, "-m", "turnwire_server")
-# A process gets a terminal to control only by asking for it itself.
-_IN_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-)
+_MODULE = "turnwire_server"
+TURNWIRE = (sys.executable, "-m", _MODULE)
+Running = asyncio.subprocess.Process | Program
 # Colours, titles and modes that a terminal is sent besides the text.
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[=>])")
 CTRL_C, CTRL_D = "\x03", "\x04"
@@ -52,32 +53,30 @@ class Result:
 
 
 async def turnwire(
-    folder: Path, *arguments: str, typed: str = "", command: tuple[str, ...] = TURNWIRE, **variables: str
+    folder: Path, *arguments: str, typed: str = "", command: tuple[str, ...] | None = None, **variables: str
 ) -> Result:
     """Run a command to its end."""
-    async with piped(folder, *arguments, command=command, **variables) as process:
+    process: Running
+    if command is None:
+        process = await started(_MODULE, *arguments, folder=folder, environ=environ(**variables))
+    else:
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            *command, *arguments, cwd=folder, env=environ(**variables), stdin=pipe, stdout=pipe, stderr=pipe
+        )
+    try:
         async with asyncio.timeout(WAIT_S):
             out, err = await process.communicate(typed.encode())
+    finally:
+        await end(process)
     return Result(process.returncode, out.decode(), err.decode())
 
 
-@asynccontextmanager
-async def piped(
-    folder: Path, *arguments: str, command: tuple[str, ...] = TURNWIRE, **variables: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A command with pipes to read and write; killed at the end of the block if it still runs."""
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        *command, *arguments, cwd=folder, env=environ(**variables), stdin=pipe, stdout=pipe, stderr=pipe
-    )
-    try:
-        yield process
-    finally:
-        await end(process)
-
-
-async def end(process: asyncio.subprocess.Process) -> None:
+async def end(process: Running) -> None:
     """Kill it if need be, and close what belongs to it."""
+    if isinstance(process, Program):
+        await process.end()
+        return
     if process.returncode is None:
         process.kill()
     async with asyncio.timeout(WAIT_S):
@@ -88,7 +87,7 @@ async def end(process: asyncio.subprocess.Process) -> None:
     process._transport.close()  # type: ignore[attr-defined]
 
 
-async def end_group(parent: asyncio.subprocess.Process) -> None:
+async def end_group(parent: Running) -> None:
     """Let a parent of workers kill them and clear up, as it does when it is told a second time."""
     async with asyncio.timeout(WAIT_S):
         while parent.returncode is None:
@@ -100,10 +99,10 @@ async def end_group(parent: asyncio.subprocess.Process) -> None:
 class Terminal:
     """What stands on the screen, and the keyboard."""
 
-    def __init__(self, master: int, process: asyncio.subprocess.Process) -> None:
-        self.process = process
+    def __init__(self, master: int, process: Child) -> None:
         self.raw = ""
         self._master = master
+        self._process = process
         self._more = asyncio.Event()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._read_to = 0
@@ -137,10 +136,15 @@ class Terminal:
     async def gone(self) -> int:
         """Wait for the end of the command; its exit code."""
         async with asyncio.timeout(WAIT_S):
-            return await self.process.wait()
+            return await self._process.gone()
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Close the window; a command that still runs is killed."""
         asyncio.get_running_loop().remove_reader(self._master)
+        if self._process.exit_code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
+        await self.gone()
         os.close(self._master)
 
     def _readable(self) -> None:
@@ -159,14 +163,8 @@ async def terminal(folder: Path, *arguments: str, **variables: str) -> AsyncIter
     """A command in a terminal; killed at the end of the block if it still runs."""
     master, slave = pty.openpty()
     try:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-IS", "-c", _IN_TERMINAL, *TURNWIRE, *arguments),
-            cwd=folder,
-            env=environ(**variables),
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
+        process = await forked(
+            _MODULE, arguments, (slave, slave, slave), environ=environ(**variables), folder=folder, terminal=True
         )
     finally:
         os.close(slave)
@@ -174,14 +172,13 @@ async def terminal(folder: Path, *arguments: str, **variables: str) -> AsyncIter
     try:
         yield screen
     finally:
-        screen.close()
-        await end(process)
+        await screen.close()
 
 
 class Serving:
     """A running `turnwire serve`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, said: str) -> None:
+    def __init__(self, process: Running, said: str) -> None:
         self.process = process
         self.said = said
         """What it printed until it listened."""
@@ -210,21 +207,28 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, *arguments: str, port: str = "0", command: tuple[str, ...] = TURNWIRE, **variables: str
+    folder: Path, *arguments: str, port: str = "0", command: tuple[str, ...] | None = None, **variables: str
 ) -> AsyncIterator[Serving]:
     """`turnwire serve` in `folder`, once it listens; killed at the end of the block if it still runs.
 
     Its log goes to ``serve.log`` in ``folder``.
     """
     with (folder / "serve.log").open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(*command, "serve", "--port", port, *arguments),
-            cwd=folder,
-            env=environ(**variables),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-            process_group=0,
-        )
+        process: Running
+        serve = ("serve", "--port", port, *arguments)
+        variables = environ(**variables)
+        if command is None:
+            process = await started(_MODULE, *serve, folder=folder, environ=variables, stderr=log, group=True)
+        else:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                *serve,
+                cwd=folder,
+                env=variables,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                process_group=0,
+            )
     try:
         assert process.stdout is not None
         said = ""
@@ -238,7 +242,7 @@ async def serving(
         await end(process)
 
 
-def workers_of(parent: asyncio.subprocess.Process) -> dict[int, psutil.Process]:
+def workers_of(parent: Running) -> dict[int, psutil.Process]:
     """The workers of a parent that have got as far as to share figures, by index."""
     by_pid = {child.pid: child for child in psutil.Process(parent.pid).children()}
     found = {int(file.stem.removeprefix("worker-")): file.read_text() for file in _worker_files(by_pid.values())}

@@ -26,7 +26,7 @@ WITHOUT_LOCAL_MODEL = (
 
 
 async def test_the_start_says_where_who_and_what(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server:
+    async with serving(tmp_path, command=TURNWIRE) as server:
         assert f"ws://127.0.0.1:{server.port}/v1" in server.said
         assert f"http://127.0.0.1:{server.port}/" in server.said
         assert str(tmp_path / "data") in server.said
@@ -184,7 +184,7 @@ async def test_the_local_model_never_outlives_the_server(tmp_path: Path, number:
 
 
 async def test_python_m_and_the_command_are_the_same(tmp_path: Path) -> None:
-    by_module = await turnwire(tmp_path, "--version")
+    by_module = await turnwire(tmp_path, "--version", command=TURNWIRE)
     by_name = await turnwire(tmp_path, "--version", command=(str(Path(TURNWIRE[0]).with_name("turnwire")),))
     assert by_module == by_name
     assert by_name.out.startswith("turnwire 0.")

@@ -17,8 +17,9 @@ import aiohttp
 import psutil
 import pytest
 from tests.server.cli.apart import FAULT
-from tests.server.cli.commands import START_S, WAIT_S, end, end_group, environ, figures_folder, workers_of
+from tests.server.cli.commands import START_S, WAIT_S, end_group, environ, figures_folder, workers_of
 from tests.support.client import connected
+from tests.support.program import Program, started
 from tests.support.provider import Gate, Script, running_provider
 
 from turnwire_server.cli.workers import restart_delay_s
@@ -29,7 +30,7 @@ _POLL_S = 0.02
 class Group:
     """A parent and its workers. `log` is what all of them wrote on standard error."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path, port: int) -> None:
+    def __init__(self, process: Program, log: Path, port: int) -> None:
         self.process = process
         self.port = port
         self.url = f"ws://127.0.0.1:{port}/v1"
@@ -70,27 +71,20 @@ async def until(condition, wait_s: float = WAIT_S) -> None:  # type: ignore[no-u
 
 
 @asynccontextmanager
-async def parent(
-    folder: Path, count: int, *, port: int = 0, **variables: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
+async def parent(folder: Path, count: int, *, port: int = 0, **variables: str) -> AsyncIterator[Program]:
     with (folder / "log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.server.cli.apart", str(folder / "data"), str(port), str(count)),
-            env=environ(**variables),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-        )
+        arguments = (str(folder / "data"), str(port), str(count))
+        process = await started("tests.server.cli.apart", *arguments, environ=environ(**variables), stderr=log)
     try:
         yield process
     finally:
-        await end(process)
+        await process.end()
 
 
 @asynccontextmanager
 async def group(folder: Path, count: int = 2, **variables: str) -> AsyncIterator[Group]:
     """Workers that listen; all are dead at the end of the block."""
     async with parent(folder, count, **variables) as process:
-        assert process.stdout is not None
         async with asyncio.timeout(START_S):
             line = await process.stdout.readline()
         assert line, (folder / "log").read_text()
