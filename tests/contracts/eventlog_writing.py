@@ -59,6 +59,18 @@ class Appending:
         assert places(again.entries)[:1] == places(first.entries)
         assert await kit.texts() == ["a", "between", "b"]
 
+    async def test_a_repeat_beside_the_first_in_one_write_is_answered_with_the_same_entries(self, kit: LogKit) -> None:
+        owned, other = (await kit.claim("r1")).owned, (await kit.claim("r2")).owned
+        appends = [
+            kit.append(owned, 0, "a"),
+            kit.append(other, 0, "between"),
+            kit.append(owned, 0, "a", "b"),
+            kit.append(owned, 0, "a", "b"),
+        ]
+        answers = [answered(answer) for answer in await kit.log.append(appends)]
+        assert [[entry.seq for entry in answer.entries] for answer in answers] == [[1], [2], [1, 3], [1, 3]]
+        assert await kit.texts() == ["a", "between", "b"]
+
     async def test_a_fenced_turn_fails_alone(self, kit: LogKit) -> None:
         lost = await kit.begin("r1", "a")
         await kit.restarted()

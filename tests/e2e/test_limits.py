@@ -98,6 +98,37 @@ async def test_tokens_are_reserved_and_settled_as_the_provider_counted_them() ->
             assert (error["code"], error["details"]["limit"]) == ("rate_limited", "tokens_per_minute")
 
 
+async def test_what_every_request_is_told_first_is_reserved_with_it() -> None:
+    async with limited(tenant={"tokens_per_minute": 1000, "system_prompt": "word " * 300}) as (_, app):
+        async with connected(app.url, token=token()) as client:
+            await client.create("r1", "c1", "hi")
+            told = (await client.event("rate_limits.updated"))["limits"]["tokens_per_minute"]
+            assert told["remaining"] < 800
+
+
+async def test_what_is_left_is_told_to_the_user_who_asked_and_to_nobody_else() -> None:
+    gate = Gate()
+    async with limited(tenant={"tokens_per_minute": 1000}) as (provider, app):
+        provider.script(said(900, "one ", gate))
+        async with (
+            connected(app.url, token=token()) as client,
+            connected(app.url, token=token()) as second,
+            connected(app.url, token=token("bob")) as other,
+        ):
+            await client.create("r1", "c1", "hi")
+            share = {"type": "conversation.share", "conversation_id": "c1", "user_id": "bob", "role": "editor"}
+            await client.call(share)
+            for each in (second, other):
+                await each.open("c1")
+            gate.open()
+            for each in (client, second) if storage().nodes == 1 else (client,):
+                await each.until(lambda each=each: each.events("rate_limits.updated"))  # type: ignore[misc]
+                await each.until(lambda each=each: limits_told(each)["tokens_per_minute"]["remaining"] == 100)  # type: ignore[misc]
+            await other.terminal("r1")
+            await other.call({"type": "ping"})
+            assert other.events("rate_limits.updated") == []
+
+
 async def test_a_cancelled_and_a_failed_request_settle_too() -> None:
     async with limited(tenant={"tokens_per_minute": 1000}) as (provider, app):
         gate = Gate()
@@ -182,6 +213,7 @@ async def test_80_and_100_percent_of_a_budget_are_told_once_each(caplog: pytest.
             async with (
                 connected(app.url, token=admin) as operator,
                 connected(app.url, token=admin) as second,
+                connected(app.url, token=token("admin", "globex", scopes=(SCOPE_OPERATE,))) as foreigner,
                 connected(app.url, token=token()) as client,
             ):
                 for request in ("r1", "r2"):
@@ -203,7 +235,9 @@ async def test_80_and_100_percent_of_a_budget_are_told_once_each(caplog: pytest.
                     for each in (operator, second):
                         await each.until(lambda each=each: len(each.events("notice")) == 2)  # type: ignore[misc]
                         assert [m["details"]["percent"] for m in each.events("notice")] == [80, 100]
-                assert client.events("notice") == []
+                for each in (client, foreigner):
+                    await each.call({"type": "ping"})
+                    assert each.events("notice") == []
         assert hook.taken.empty()
     warnings = [record.getMessage() for record in caplog.records if "of the budget of this day" in record.getMessage()]
     assert len(warnings) == 2
