@@ -7,6 +7,7 @@ key; who was asked is asked still; what a client has said, and what it runs, is 
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import websockets
 from tests.support.client import CallError, Client
 from tests.support.shop import WAIT_S, Kind, Shop, calls_of, running_shop, say
 from tests.support.stand import at_each
+
+from turnwire_server.conversations.presence import KEPT_S
 
 EVERYWHERE = pytest.mark.parametrize("kind", ["embedded", "cluster"])
 LOOKUP: dict[str, Any] = {
@@ -331,6 +334,33 @@ async def test_a_call_that_no_client_takes_up_ends_in_its_time_although_it_was_p
 
 
 # --- on the other node -----------------------------------------------------------------------------------
+
+
+# It waited until all that the dead node had said was forgotten, and only then began to wait for the client.
+async def test_a_claim_of_a_client_whose_node_died_lapses_before_its_presence_does(tmp_path: Path) -> None:
+    tool = [{**LOOKUP, "side_effect": False}]
+    async with running_shop("cluster", tmp_path / "effects", limits={"claim_lapse_s": 1}) as shop:
+        shop.calls(("lookup", {"what": "price"}))
+        assert shop.other is not None
+        async with shop.client() as owner, shop.client(node=shop.other, instance="tab-2") as claimer:
+            await owner.create("r1", "c1", "please", tools=tool)
+            call_id = (await owner.event("tool.called"))["call_id"]
+            await claimer.open("c1")
+            await say(claimer, "tool.claim", call_id)
+            await owner.event("tool.running")
+            killed_at = time.monotonic()
+            await shop.other.kill()
+            while True:
+                try:
+                    await say(owner, "tool.claim", call_id)
+                    break
+                except CallError as error:
+                    assert error.code == "already_settled"
+                    await asyncio.sleep(0.2)
+            # It announced its followers a moment before it was killed, and those stand for so long.
+            assert time.monotonic() - killed_at < KEPT_S - 4
+            await say(owner, "tool.result", call_id, output=1)
+            assert (await owner.terminal("r1"))["type"] == "message.completed"
 
 
 async def test_what_is_said_on_another_node_than_the_owner_s_counts_at_once(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ LIMITS: dict[str, Any] = {
     "claim_lapse_s": 1,
     "approval_timeout_s": 3,
     "park_after_s": 1,
-    "turn_deadline_s": 20,
+    "turn_deadline_s": 9,
     "disconnect_grace_s": 2,
     "checkpoint_events": 5,
     "connections_per_user": 1000,
@@ -79,9 +79,15 @@ _TOGETHER = (
     ("approve", "cancel"),
     ("approve", "claim", "result"),
     ("presented", "confirmed", "presented"),
-    ("leave", "leave", "come back"),
+    ("claim", "leave", "claim"),
+    ("all leave", "come back"),
+    ("all leave",),
 )
 """Some acts are worth little alone."""
+_AWAY_S = (0.3, 1.5, 1.95, 2.05, 2.6, 4.0)
+"""Around the grace time."""
+_BEFORE_EXPIRY_S = (2.9, 2.98, 2.99, 2.995, 3.0, 3.002)
+"""After an approval was asked for."""
 _SOON_S = (0.0, 0.0, 0.0005, 0.001, 0.002, 0.005, 0.05)
 _BY = ("output_text.delta", "step.started", "tool.called", "tool.running", "tool.approval_required", END, END)
 TABS = ("A", "B")
@@ -155,8 +161,10 @@ def draw(rng: random.Random, name: str) -> Plan:
     steps = tuple(_step(rng, is_last=False) for _ in range(rng.choice((0, 0, 1, 1, 1, 2))))
     acts: list[Act] = []
     for _ in range(rng.randint(1, 8)):
-        whats = rng.choice(_TOGETHER) if rng.random() < 0.25 else rng.choices(list(_ACTS), list(_ACTS.values()))
-        acts += [_act(rng, what, is_soon=number > 0) for number, what in enumerate(whats)]
+        whats = rng.choice(_TOGETHER) if rng.random() < 0.3 else rng.choices(list(_ACTS), list(_ACTS.values()))
+        tab = rng.choice(TABS)
+        for number, what in enumerate(whats):
+            acts.append(_act(rng, what, is_soon=number > 0, tab=tab if rng.random() < 0.7 else rng.choice(TABS)))
     return Plan(name, rng.choice(("continue", "cancel")), (*steps, _step(rng, is_last=True)), tuple(acts))
 
 
@@ -179,17 +187,22 @@ def _begin(rng: random.Random) -> Begin:
     return Begin(tool, arguments, rng.choice(_GAPS_S))
 
 
-def _act(rng: random.Random, what: str, *, is_soon: bool) -> Act:
+def _act(rng: random.Random, what: str, *, is_soon: bool, tab: str) -> Act:
     place = words = None
     if what == "presented" or (what == "confirmed" and rng.random() < 0.5):
         place = (rng.choice((0, 0, 0, 1, 2)), rng.randint(0, 60))
         if what == "confirmed" and rng.random() < 0.4:
             place, words = None, rng.randint(0, 6)
     by = rng.choice(_BY) if rng.random() < 0.3 else None
+    after_s = rng.choice(_BETWEEN_ACTS_S if by is None and not is_soon else _SOON_S)
+    if what == "come back":
+        after_s = rng.choice(_AWAY_S)
+    elif what in ("approve", "deny") and rng.random() < 0.3:
+        by, after_s = "tool.approval_required", rng.choice(_BEFORE_EXPIRY_S)
     return Act(
-        tab=rng.choice(TABS),
+        tab=tab,
         what=what,
-        after_s=rng.choice(_BETWEEN_ACTS_S if by is None and not is_soon else _SOON_S),
+        after_s=after_s,
         waits=rng.random() < 0.6,
         place=place,
         words=words,

@@ -28,7 +28,7 @@ NEVER = float("inf")
 _PATIENCE_S = 2.5
 _CREATES = {"steer": "steer", "queue": "queue", "supersede": "interrupt"}
 # Of what is done next when a turn hangs: its deadline, its tools' time, the patience of whoever waits.
-ENDS_WITHIN_S = 8 * LIMITS["turn_deadline_s"]
+ENDS_WITHIN_S = 15 * LIMITS["turn_deadline_s"]
 
 
 @dataclass
@@ -213,6 +213,10 @@ class Teller:
                 return
             case "leave":
                 await self._leave(act.tab)
+                return
+            case "all leave":
+                for name in sorted(self._here()):
+                    await self._leave(name)
                 return
             case "open again":
                 await self._open_again(tab)

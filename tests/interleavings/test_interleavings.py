@@ -22,7 +22,7 @@ from .scripted import Model
 from .telling import Record, Teller
 from .timed_tools import RUNS
 
-_SEEDS = 80
+_SEEDS = 60
 _STORIES = 3
 _AT_ONCE = 10
 

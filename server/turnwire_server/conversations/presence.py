@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 # A dead node's users are gone when what it announced has lapsed and the others have looked: within 30 s.
 KEPT_S = 20.0
 _RENEWED_S = 6.0
+# A node that lives, and is not slow, has renewed by then.
+_OVERDUE_S = 8.0
 _AT_ONCE = 200
 # Changes of so long are announced together.
 _GATHERED_S = 0.02
@@ -85,13 +87,20 @@ class Attendances:
         return conversation.attendance.present()
 
     async def is_present(self, ref: ConversationRef, user_id: str, instance_id: str | None = None) -> bool:
-        """Does this user follow on any node, with this client instance if one is given? Raises `LogUnavailable`."""
+        """Does this user follow on any node, with this client instance if one is given? Raises `LogUnavailable`.
+
+        Whoever waits for an instance is not to wait for a dead node's roll to lapse: one that was not renewed in its
+        time does not count.
+        """
         conversation = self._conversations.get(ref)
         if conversation is not None and conversation.attendance.is_here(user_id, instance_id):
             return True
         rolls = await self._log.present(ref)
         # What this node has announced may be older than what it knows.
-        elsewhere = [a for node, roll in rolls.items() if node != self._log.owner for a in roll.attendees]
+        rolls = {node: roll for node, roll in rolls.items() if node != self._log.owner}
+        if instance_id is not None:
+            rolls = {node: roll for node, roll in rolls.items() if roll.left_s > KEPT_S - _OVERDUE_S}
+        elsewhere = [attendee for roll in rolls.values() for attendee in roll.attendees]
         return any(
             instance_id is None or instance_id in attendee.instances
             for attendee in elsewhere

@@ -366,11 +366,13 @@ class Attendee:
 @dataclass(frozen=True, slots=True)
 class Roll:
     """Who follows a conversation on a node as of ``version``, or what has changed of that since an earlier one: then
-    with those who have ``left``. Versions of one node only grow."""
+    with those who have ``left``. Versions of one node only grow. ``left_s``: how long it stands unless it is renewed,
+    where `EventLog.present` answers it."""
 
     version: int
     attendees: Sequence[Attendee]
     left: Sequence[str] = ()
+    left_s: float = field(default=math.inf, compare=False)
 
 
 Listener = Callable[[ConversationRef, str, Sequence[Entry]], None]

@@ -46,13 +46,14 @@ def versions_of(answer: Raw) -> Mapping[str, int]:
 
 
 def rolls_of(answer: Raw) -> Mapping[str, Roll]:
-    """What ``present.lua`` answers: node, version, its users as ``user, packed attendee, …``."""
+    """What ``present.lua`` answers: node, version, its users as ``user, packed attendee, …``, ms until it lapses."""
     return {
         node.decode(): Roll(
             int(version),
             [attendee_of(flat[i], *msgpack.unpackb(flat[i + 1], raw=True)) for i in range(0, len(flat), 2)],
+            left_s=int(left_ms) / 1000,
         )
-        for node, version, flat in answer
+        for node, version, flat, left_ms in answer
     }
 
 
