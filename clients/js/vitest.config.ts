@@ -11,5 +11,5 @@ export default defineConfig({
       { find: /^@turnwire\/client\/(.*)$/, replacement: src("$1.ts") },
     ],
   },
-  test: { include: ["test/**/*.test.{ts,tsx}"], testTimeout: 20_000, hookTimeout: 60_000, maxWorkers: 2 },
+  test: { include: ["test/**/*.test.{ts,tsx}"], testTimeout: 60_000, hookTimeout: 60_000, maxWorkers: 2 },
 });

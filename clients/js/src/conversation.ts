@@ -3,13 +3,13 @@
 
 import type { Client } from "./client.js";
 import { TurnwireError, tell } from "./errors.js";
-import { endingOf, Fold } from "./fold.js";
+import { Fold } from "./fold.js";
 import { snake } from "./json.js";
+import { Misfit, textOfParts } from "./live.js";
 import type { Create } from "./memory.js";
-import { Misfit, textOfParts } from "./partial.js";
 import type * as wire from "./protocol.js";
 import { Turn } from "./turn.js";
-import type { LogEvent, Placed, RequestState, TerminalEvent } from "./types.js";
+import { endingOf, type LogEvent, type Placed, type RequestState, type TerminalEvent } from "./types.js";
 
 export interface SendOptions {
   /** The request's id; a UUID when absent. */
@@ -61,6 +61,8 @@ export interface ConversationView {
 const GRACE_MS = 1_000;
 /** A cursor that no log has: asks for a snapshot, also where the conversation is followed already. */
 const NOWHERE = { epoch: "-", seq: 0 };
+
+type Take = (fold: Fold, frame: readonly Placed[]) => Placed[];
 
 export class Conversation {
   /** @internal */
@@ -243,12 +245,12 @@ export class Conversation {
   }
 
   /** @internal What one frame has for this conversation. */
-  _receive(events: Placed[]): void {
+  _receive(events: Placed[], take: Take): void {
     if (!this._isFollowed) return;
     const first = events.findIndex(({ type }) => type === "conversation.snapshot");
     try {
       // After a misfit nothing counts until a snapshot comes.
-      const taken = this._fold.take(this.#isLost ? events.slice(first < 0 ? events.length : first) : events);
+      const taken = take(this._fold, this.#isLost ? events.slice(first < 0 ? events.length : first) : events);
       for (const event of taken) this.#took(event);
     } catch (error) {
       if (!(error instanceof Misfit)) throw error;

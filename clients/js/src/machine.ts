@@ -7,6 +7,7 @@
 // affair, and nothing stops in silence: `waiting` and `offline` have a timer, `unauthorized` and `closed` say that
 // somebody has to do something.
 
+import { BASE_MS, backoff } from "./backoff.js";
 import type { GoAway, Welcome } from "./protocol.js";
 
 export type ClientState = "idle" | "connecting" | "open" | "waiting" | "offline" | "unauthorized" | "closed";
@@ -48,17 +49,11 @@ export const PROBE_MS = 2_000;
 export const HEALTHY_MS = 5_000;
 /** A browser that says `offline` is not always right. */
 export const OFFLINE_MS = 60_000;
-export const BASE_MS = 500;
-export const MOST_MS = 20_000;
 /** Tokens that may be expired in a row; one that is refused may be so once. */
 const TRIES = 3;
 /** Part of a token's life after which it is renewed. */
 const RENEW_AT = 0.8;
 const NEVER = Number.POSITIVE_INFINITY;
-
-/** Full jitter, so that many clients do not come back together. `random` gives [0, 1). */
-export const backoff = (failures: number, random: () => number) =>
-  random() * Math.min(MOST_MS, BASE_MS * 2 ** failures);
 
 export class Machine {
   readonly actions: Action[] = [];

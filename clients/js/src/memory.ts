@@ -1,7 +1,5 @@
 // What survives a reload of the page: who this client is, what it has seen of each conversation, which requests it has
-// open and which it could not send yet. Lies in `sessionStorage`, so it is one tab's. A duplicated tab gets a copy of
-// that: a lock that only one page can hold tells the two apart, and the copy takes a name of its own and sends nothing
-// that the first one is going to send.
+// open and which it could not send yet. Lies in `sessionStorage`, so it is one tab's; whose, if there are two, is in `claim`.
 
 import type { View } from "./fold.js";
 import type { RequestCreate, RequestRegenerate } from "./protocol.js";
@@ -30,51 +28,23 @@ interface Kept {
 const MOST_VIEWS = 16;
 /** A larger view is not kept: then a snapshot comes instead. */
 const MOST_CHARS = 262_144;
-const LOCK_WAIT_MS = 300;
 
 export class Memory {
   _kept: Kept;
-  #release: (() => void) | undefined;
+  /** Lets the lock on the name go. */
+  _release: (() => void) | undefined;
 
   constructor(
-    private readonly _store: Store | undefined,
-    private readonly _key: string,
+    readonly _store: Store | undefined,
+    readonly _key: string,
   ) {
     this._kept = { instance: crypto.randomUUID(), views: [], turns: {}, unsent: [], ...this.#read("") };
   }
 
-  get _isNowhere(): boolean {
-    return !this._store;
-  }
-
-  /** Resolves once the name is this page's alone. */
-  async _claim(): Promise<void> {
-    const locks = this._store && globalThis.navigator?.locks;
-    if (!locks || this.#release) return;
-    const hold = (signal: AbortSignal) =>
-      new Promise<void>((resolve, reject) => {
-        const held = () =>
-          new Promise<void>((release) => {
-            this.#release = release;
-            resolve();
-          });
-        locks.request(`${this._key} ${this._kept.instance}`, { signal }, held).catch(reject);
-      });
-    // A page that is reloaded may find its own lock not yet let go.
-    const patience = new AbortController();
-    setTimeout(() => patience.abort(), LOCK_WAIT_MS);
-    await hold(patience.signal).catch(() => {
-      this._kept.instance = crypto.randomUUID();
-      this._kept.unsent = [];
-      this._save();
-    });
-    if (!this.#release) await hold(new AbortController().signal);
-  }
-
   /** Let another page have the name. */
   _leave(): void {
-    this.#release?.();
-    this.#release = undefined;
+    this._release?.();
+    this._release = undefined;
   }
 
   _view(id: string): View | undefined {

@@ -1,9 +1,7 @@
-// Commands that have no answer yet. They wait here while there is no connection, and again when one has ended before
-// the answer: ids are idempotent, so sending twice is safe for most (the last column of the tables in SPEC). Those that
-// are not safe are never sent a second time. Pure: time comes in; `client` sends what is `due`.
+// Commands that have no answer yet, and room for more of them. They wait here while there is no connection, and again when
+// one has ended before the answer. What becomes of them then is in `delivery`, which is loaded with the first connection.
 
-import { errorFrom, TurnwireError } from "./errors.js";
-import { backoff } from "./machine.js";
+import { TurnwireError } from "./errors.js";
 import type { Command, ServerMessage } from "./protocol.js";
 
 export interface Entry {
@@ -29,24 +27,12 @@ export interface Limits {
   bytes: number;
 }
 
-const TRIES = 8;
-/** Refusals of the moment. `busy` is one too, but it is what the caller has asked to be told. */
-const PASSING = /rate_limited|overloaded|unavailable|unauthenticated/;
-const NEVER = Number.POSITIVE_INFINITY;
-
-export const isRepeatable = (command: Command) =>
-  command.type !== "conversation.delete" &&
-  (command.type !== "request.interrupt" || !/tentative|retracted/.test(command.phase ?? ""));
-
 export class Outbox {
   readonly entries = new Map<string, Entry>();
   #last = 0;
   #bytes = 0;
 
-  constructor(
-    private readonly limits: Limits,
-    private readonly random: () => number,
-  ) {}
+  constructor(private readonly limits: Limits) {}
 
   /** Throws `queue_full`. */
   add(command: Command, at: number, sent = false, transient = false): [Entry, Promise<ServerMessage>] {
@@ -62,49 +48,10 @@ export class Outbox {
     return [entry, answer];
   }
 
-  /**
-   * What is to be sent now. Following goes before all else, so that nothing is missed; then cancels: one that overtakes
-   * its request keeps it from being run at all.
-   */
-  due(now: number): Entry[] {
-    const due = [...this.entries.values()].filter(({ underWay, dueAt }) => !underWay && dueAt <= now);
-    const order = ({ command, transient }: Entry) => (transient ? 0 : command.type === "request.cancel" ? 1 : 2);
-    return due.sort((a, b) => order(a) - order(b));
-  }
-
-  nextTimer(): number {
-    return Math.min(...[...this.entries.values()].map(({ underWay, dueAt }) => (underWay ? NEVER : dueAt)));
-  }
-
   drop(entry: Entry, error?: TurnwireError): void {
     if (!this.entries.delete(entry.id)) return;
     this.#bytes -= entry.size;
     if (error) entry.reject(error);
-  }
-
-  /** The answer to one of them; false when it is to none. */
-  answered(message: ServerMessage & { ref?: string }, now: number): boolean {
-    const entry = this.entries.get(message.ref as string);
-    if (!entry) return false;
-    if (message.type !== "error") {
-      this.drop(entry);
-      entry.resolve(message);
-    } else if (PASSING.test(message.code) && entry.tries < TRIES && isRepeatable(entry.command)) {
-      entry.underWay = false;
-      entry.dueAt = now + (message.retry_after_ms ?? backoff(entry.tries, this.random));
-      entry.tries += 1;
-    } else this.drop(entry, errorFrom(message));
-    return true;
-  }
-
-  /** The connection has ended. */
-  lost(): void {
-    for (const entry of this.entries.values()) {
-      const isOver = entry.transient || (entry.underWay && !isRepeatable(entry.command));
-      if (isOver) this.drop(entry, new TurnwireError("lost", "the connection ended before the answer", true));
-      entry.underWay = false;
-      entry.dueAt = 0;
-    }
   }
 
   /** Nobody is going to answer any more. */

@@ -1,18 +1,8 @@
-// One live request: how each event changes it (SPEC section 10). Pure; requests are never changed in place, so that
-// whoever holds one may compare by identity. `fold` is above.
+// One live request: how each event changes it (SPEC section 10). Pure. `take` is above.
 
+import { type Live, Misfit } from "./live.js";
 import type * as wire from "./protocol.js";
 import type { Part, RequestState, ToolCall } from "./types.js";
-
-/** What came does not fit what is known; ask for a snapshot. The message says which rule, for tests. */
-export class Misfit extends Error {}
-
-export interface Live extends Omit<wire.ActiveRequest, "message"> {
-  readonly parts: readonly Part[];
-  readonly steered: readonly wire.Steered[];
-  /** When the answer began. */
-  readonly answered_at?: number;
-}
 
 // Handlers are chosen by the event's type, and each knows the fields of its own.
 // biome-ignore lint/suspicious/noExplicitAny: see above
@@ -148,40 +138,4 @@ export const created = ({ request_id, conversation_id, seq, message, answer_id }
   steered: [],
 });
 
-export const fromActive = ({ message, ...active }: wire.ActiveRequest): Live => ({
-  ...active,
-  message_id: message?.message_id ?? active.message_id,
-  answered_at: message?.created_at,
-  parts: message?.parts ?? [],
-  steered: message?.steered ?? [],
-});
-
-/** The answer so far; undefined before it has started. */
-export const answerOf = (
-  { message_id, request_id, parts, steered, input, answered_at }: Live,
-  status: wire.Message["status"] = "partial",
-): wire.Message | undefined =>
-  message_id === undefined
-    ? undefined
-    : {
-        message_id,
-        request_id,
-        role: "assistant",
-        parts: parts as Part[],
-        status,
-        created_at: answered_at ?? 0,
-        parent_id: input.message_id,
-        ordinal: input.ordinal,
-        steered: steered.length ? (steered as wire.Steered[]) : undefined,
-      };
-
-export const toActive = (live: Live): wire.ActiveRequest => {
-  const { parts, steered, answered_at, ...rest } = live;
-  return { ...rest, message: answerOf(live) };
-};
-
 const textOf = (part: Part | undefined) => (part && part.kind !== "tool_call" ? part.text : "");
-
-/** The text of the text parts, one after the other. */
-export const textOfParts = (parts: readonly Part[]): string =>
-  parts.map((part) => (part.kind === "text" ? part.text : "")).join("");

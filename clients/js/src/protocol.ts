@@ -1100,7 +1100,7 @@ export interface RateLimitsUpdated {
   };
 }
 /**
- * `kind` is open: `access_revoked`, `log_unavailable` and `slow` are known so far.
+ * `kind` is open: `access_revoked`, `budget`, `log_unavailable` and `slow` are known so far.
  */
 export interface Notice {
   type: "notice";
@@ -1108,6 +1108,9 @@ export interface Notice {
   conversation_id?: string;
   request_id?: string;
   message?: string;
+  details?: {
+    [k: string]: unknown;
+  };
 }
 export interface GoAway {
   type: "goaway";

@@ -65,7 +65,7 @@ export class ToolRunner {
     this.#watch(conversation);
     const open = new Set<string>();
     for (const live of conversation._fold.live.values())
-      for (const call of live.input.author === this.client._userId ? live.parts : []) {
+      for (const call of live.input.author === this.client.welcome?.user_id ? live.parts : []) {
         if (call.kind !== "tool_call" || !OPEN.test(call.state)) continue;
         const key = keyOf(conversation, live.request_id, call.call_id);
         open.add(key);

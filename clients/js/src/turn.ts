@@ -3,8 +3,8 @@
 
 import type { Conversation } from "./conversation.js";
 import type { TurnwireError } from "./errors.js";
+import { answerOf, textOfParts } from "./live.js";
 import type { Entry } from "./outbox.js";
-import { answerOf, textOfParts } from "./partial.js";
 import type * as wire from "./protocol.js";
 import type { Part, RequestState, TurnEvent, TurnState } from "./types.js";
 

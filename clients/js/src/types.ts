@@ -39,3 +39,6 @@ export interface Codec {
   /** The messages of one frame. Throws when the frame cannot be read. */
   decode(data: string | ArrayBuffer): wire.ServerMessage[];
 }
+
+/** The state that a terminal event brings. */
+export const endingOf = (event: { type: string }) => event.type.slice("message.".length) as RequestState;

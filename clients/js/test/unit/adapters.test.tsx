@@ -9,10 +9,11 @@ import { turnwire } from "../../src/ai-sdk.js";
 import { useTurnwireRuntime } from "../../src/assistant-ui.js";
 import { type Client, connect } from "../../src/index.js";
 import { TurnwireProvider } from "../../src/react.js";
+import { pass } from "../support/clock.js";
 import { FakeSocket, script, serve } from "../support/fake.js";
 
 let client: Client;
-const settle = (ms = 0) => act(() => vi.advanceTimersByTimeAsync(ms));
+const settle = (ms = 0) => act(() => pass(ms));
 const last = () => FakeSocket.last;
 
 beforeEach(() => {
@@ -24,7 +25,7 @@ beforeEach(() => {
 afterEach(async () => {
   cleanup();
   client.close();
-  await vi.advanceTimersByTimeAsync(2000);
+  await pass(2000);
   vi.useRealTimers();
 });
 

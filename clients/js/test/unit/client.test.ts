@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { type Client, type ConnectOptions, connect, type TurnEvent } from "../../src/index.js";
 import type { ServerMessage } from "../../src/protocol.js";
+import { pass } from "../support/clock.js";
 import { answer, FakeSocket, opened, script, serve, welcome } from "../support/fake.js";
 
 const clients: Client[] = [];
@@ -11,7 +12,7 @@ const make = (options: ConnectOptions = {}): Client => {
   return client;
 };
 /** Let what is under way get as far as it can without time passing. */
-const settle = () => vi.advanceTimersByTimeAsync(0);
+const settle = () => pass(0);
 const types = (socket = FakeSocket.last) => socket.sent.map(({ type }) => type);
 
 beforeEach(() => {
@@ -39,7 +40,7 @@ async function ready(options?: ConnectOptions) {
 
 /** The next socket, greeted, following from where it was unless told otherwise. */
 async function comeBack(ms = 30_000, ...instead: ServerMessage[]): Promise<FakeSocket> {
-  await vi.advanceTimersByTimeAsync(ms);
+  await pass(ms);
   const socket = FakeSocket.last;
   socket.open();
   await settle();
@@ -64,7 +65,7 @@ describe("nothing happens by itself", () => {
   test("no socket is opened before something is needed", async () => {
     const client = make();
     client.conversation("c1");
-    await vi.advanceTimersByTimeAsync(100_000);
+    await pass(100_000);
     expect(FakeSocket.all).toEqual([]);
     expect(client.status.state).toBe("idle");
   });
@@ -155,9 +156,9 @@ describe("commands without an answer", () => {
       retryable: true,
       retry_after_ms: 700,
     });
-    await vi.advanceTimersByTimeAsync(699);
+    await pass(699);
     expect(types(socket).filter((type) => type === "request.create")).toHaveLength(1);
-    await vi.advanceTimersByTimeAsync(1);
+    await pass(1);
     expect(types(socket).filter((type) => type === "request.create")).toHaveLength(2);
     expect(turn.state).toBe("sending");
   });
@@ -171,7 +172,7 @@ describe("commands without an answer", () => {
         );
     };
     const turn = conversation.send("Hi");
-    await vi.advanceTimersByTimeAsync(120_000);
+    await pass(120_000);
     expect(turn.error?.code).toBe("overloaded");
   });
 
@@ -382,11 +383,11 @@ describe("the newest word", () => {
     socket.say(log.created(), log.started(), log.delta(0, "Hello"));
     const turn = conversation.turn("r1");
     for (const offset of [1, 2, 3]) turn.presented(offset);
-    await vi.advanceTimersByTimeAsync(100);
+    await pass(100);
     expect(socket.sent.filter(({ type }) => type === "request.presented")).toMatchObject([{ part: 0, offset: 3 }]);
     socket.end();
     const next = await comeBack();
-    await vi.advanceTimersByTimeAsync(100);
+    await pass(100);
     expect(next.heard("request.presented")).toMatchObject({ offset: 3 });
   });
 
@@ -419,12 +420,12 @@ describe("the newest word", () => {
     const { conversation, socket } = await ready();
     conversation.setPresence({ typing: true });
     conversation.setPresence({ typing: false });
-    await vi.advanceTimersByTimeAsync(100);
+    await pass(100);
     expect(socket.heard("presence.set").state).toEqual({ typing: false });
     socket.end();
     expect(conversation.view.present).toEqual([]);
     const next = await comeBack();
-    await vi.advanceTimersByTimeAsync(100);
+    await pass(100);
     expect(next.heard("presence.set").state).toEqual({ typing: false });
   });
 });
@@ -436,11 +437,11 @@ describe("following", () => {
     const stop = conversation.subscribe(() => {});
     await settle();
     stop();
-    await vi.advanceTimersByTimeAsync(999);
+    await pass(999);
     conversation.subscribe(() => {})();
-    await vi.advanceTimersByTimeAsync(999);
+    await pass(999);
     expect(types()).not.toContain("conversation.leave");
-    await vi.advanceTimersByTimeAsync(1);
+    await pass(1);
     expect(types()).toContain("conversation.leave");
     FakeSocket.last.say(script("c1", "r1").created());
     expect(conversation.view.thread).toEqual([]);
@@ -470,7 +471,7 @@ describe("following", () => {
     await settle();
     serve(() => null);
     FakeSocket.last.end();
-    await vi.advanceTimersByTimeAsync(30_000);
+    await pass(30_000);
     expect(FakeSocket.last.heard("hello").resume).toHaveLength(64);
     expect(types().filter((type) => type === "conversation.open")).toHaveLength(6);
   });
@@ -482,7 +483,7 @@ describe("connections", () => {
     const log = script("c1", "r1");
     const say = socket.onmessage;
     socket.say(log.created());
-    await vi.advanceTimersByTimeAsync(28_001); // the ping was not answered
+    await pass(28_001); // the ping was not answered
     expect(socket.closedBy).toBe("client");
     say?.({ data: JSON.stringify(log.started()) });
     expect(conversation.view.active[0]?.message_id).toBeUndefined();
@@ -495,7 +496,7 @@ describe("connections", () => {
     const states: string[] = [];
     client.on("status", ({ state }) => states.push(state));
     socket.say({ type: "goaway", reason: "shutdown", deadline_ms: 10_000, retry_after_ms: 300 });
-    await vi.advanceTimersByTimeAsync(300);
+    await pass(300);
     const next = FakeSocket.last;
     expect(next).not.toBe(socket);
     const log = script("c1", "r1");
@@ -531,7 +532,7 @@ describe("connections", () => {
     const token = ({ reason }: { reason: string }) => `t${reasons.push(reason)}`;
     const client = make({ token });
     client.connect();
-    await vi.advanceTimersByTimeAsync(17_000);
+    await pass(17_000);
     expect(reasons).toEqual(["connect", "refresh", "refresh"]);
     expect(FakeSocket.all).toHaveLength(1);
   });
@@ -542,7 +543,7 @@ describe("connections", () => {
     socket.end(4500, "protocol violation");
     expect(client.status).toMatchObject({ state: "closed", code: 4500, reason: "protocol violation" });
     await expect(turn.result()).rejects.toMatchObject({ code: "closed" });
-    await vi.advanceTimersByTimeAsync(100_000);
+    await pass(100_000);
     expect(FakeSocket.all).toHaveLength(1);
     client.connect();
     await comeBack(0);

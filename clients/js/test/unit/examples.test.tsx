@@ -3,14 +3,14 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { act, cleanup, fireEvent, render, screen } from "@testing-library/react";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { pass } from "../support/clock.js";
 import { FakeSocket, script, serve } from "../support/fake.js";
 
-const settle = (ms = 0) => act(() => vi.advanceTimersByTimeAsync(ms));
+const settle = (ms = 0) => act(() => pass(ms));
 const last = () => FakeSocket.last;
 
 beforeEach(() => {
   vi.useFakeTimers();
-  vi.resetModules();
   FakeSocket.reset();
   serve();
   vi.stubGlobal("WebSocket", FakeSocket);

@@ -1,7 +1,8 @@
 // The vectors of the protocol, with the rules of `protocol/vectors/README.md`.
 import { describe, expect, test } from "vitest";
 import { Fold } from "../../src/fold.js";
-import type { Misfit } from "../../src/partial.js";
+import type { Misfit } from "../../src/live.js";
+import { take } from "../../src/take.js";
 import { vectors } from "../support/vectors.js";
 
 // biome-ignore lint/suspicious/noExplicitAny: a vector is any JSON
@@ -18,7 +19,7 @@ describe("vectors/fold.json", () => {
     else fold.epoch = epoch;
     let error: string | undefined;
     try {
-      for (const frame of one.frames) fold.take(frame.filter(belongs));
+      for (const frame of one.frames) take(fold, frame.filter(belongs));
     } catch (thrown) {
       error = (thrown as Misfit).message;
     }

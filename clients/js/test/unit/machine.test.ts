@@ -1,15 +1,7 @@
 // The connection's life, by a clock that the test holds. Each test says what happens and reads what is to be done.
 import { describe, expect, test } from "vitest";
-import {
-  type Action,
-  DIAL_MS,
-  HEALTHY_MS,
-  Machine,
-  MOST_MS,
-  OFFLINE_MS,
-  PROBE_MS,
-  type Status,
-} from "../../src/machine.js";
+import { MOST_MS } from "../../src/backoff.js";
+import { type Action, DIAL_MS, HEALTHY_MS, Machine, OFFLINE_MS, PROBE_MS, type Status } from "../../src/machine.js";
 import type { Welcome } from "../../src/protocol.js";
 import { welcome } from "../support/fake.js";
 import { vectors } from "../support/vectors.js";

@@ -1,6 +1,7 @@
 // What survives a reload, in a store that the test holds; and who may use it.
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { type Client, type ConnectOptions, connect, type Store } from "../../src/index.js";
+import { pass } from "../support/clock.js";
 import { FakeSocket, script, serve, welcome } from "../support/fake.js";
 
 class FakeStore implements Store {
@@ -41,7 +42,7 @@ const load = (options: ConnectOptions = {}) => {
   clients.push(client);
   return client;
 };
-const settle = () => vi.advanceTimersByTimeAsync(0);
+const settle = () => pass(0);
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -63,7 +64,7 @@ async function halfway(): Promise<void> {
   const log = script("c1", "r1");
   FakeSocket.last.say(log.created("Hi"), log.started(), log.delta(0, "Hel"));
   expect(turn.text).toBe("Hel");
-  await vi.advanceTimersByTimeAsync(250);
+  await pass(250);
 }
 
 describe("a page that is loaded again", () => {
@@ -86,14 +87,14 @@ describe("a page that is loaded again", () => {
     await settle();
     const log = script("c1", "r1", 3);
     FakeSocket.last.say(log.completed("Hello"));
-    await vi.advanceTimersByTimeAsync(250);
+    await pass(250);
     expect(load().openTurns()).toEqual([]);
   });
 
   test("sends what could not be sent", async () => {
     FakeSocket.born = () => {}; // no connection
     load().conversation("c1").send("Later", { id: "r1" });
-    await vi.advanceTimersByTimeAsync(250);
+    await pass(250);
     serve();
     const again = load();
     const turn = again.conversation("c1").turn("r1");
@@ -117,7 +118,7 @@ describe("a page that is loaded again", () => {
     FakeSocket.born = () => {};
     const offline = load();
     offline.conversation("c1").send("Secret", { id: "r2" });
-    await vi.advanceTimersByTimeAsync(250);
+    await pass(250);
     serve(({ type }) => (type === "hello" ? welcome({ user_id: "bob" }) : null));
     const client = load();
     const conversation = client.conversation("c1");
@@ -147,12 +148,12 @@ describe("a duplicated tab", () => {
     const first = FakeSocket.last.heard("hello").client?.instance_id;
     FakeSocket.last.hears = () => {}; // the next one is not acknowledged
     clients[0]?.conversation("c1").send("Mine", { id: "r2" });
-    await vi.advanceTimersByTimeAsync(250);
+    await pass(250);
     store = new FakeStore(store);
     const copy = load();
     const turn = copy.conversation("c1").turn("r1");
     expect(turn.text).toBe("Hel");
-    await vi.advanceTimersByTimeAsync(400);
+    await pass(400);
     const socket = FakeSocket.last;
     expect(socket.heard("hello").client?.instance_id).not.toBe(first);
     expect(socket.sent.map(({ type }) => type)).not.toContain("request.create");
@@ -164,9 +165,9 @@ describe("a duplicated tab", () => {
     await halfway();
     const first = FakeSocket.last.heard("hello").client?.instance_id;
     load().connect();
-    await vi.advanceTimersByTimeAsync(100);
+    await pass(100);
     clients[0]?.close();
-    await vi.advanceTimersByTimeAsync(100);
+    await pass(100);
     expect(FakeSocket.last.heard("hello").client?.instance_id).toBe(first);
   });
 });
@@ -184,10 +185,10 @@ describe("a store", () => {
     const client = load();
     for (let n = 0; n < 20; n++) {
       client.conversation(`c${n}`).subscribe(() => {});
-      await vi.advanceTimersByTimeAsync(250);
+      await pass(250);
       const log = script(`c${n}`, `r${n}`);
       FakeSocket.last.say(log.created());
-      await vi.advanceTimersByTimeAsync(250);
+      await pass(250);
     }
     const kept = [...store.items.keys()].filter((key) => key.includes(" c"));
     expect(kept).toHaveLength(16);

@@ -7,10 +7,11 @@ import { renderToString } from "react-dom/server";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { connect, type Turn } from "../../src/index.js";
 import { TurnwireProvider, useConversation, usePresence, useStatus, useTurn } from "../../src/react.js";
+import { pass } from "../support/clock.js";
 import { FakeSocket, script, serve } from "../support/fake.js";
 
 const options = { WebSocket: FakeSocket, storage: false as const };
-const settle = (ms = 0) => act(() => vi.advanceTimersByTimeAsync(ms));
+const settle = (ms = 0) => act(() => pass(ms));
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -19,7 +20,7 @@ beforeEach(() => {
 });
 afterEach(async () => {
   cleanup();
-  await vi.advanceTimersByTimeAsync(2000);
+  await pass(2000);
   vi.useRealTimers();
 });
 

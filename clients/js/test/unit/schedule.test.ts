@@ -7,7 +7,9 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { Fold } from "../../src/fold.js";
 import { type Client, connect } from "../../src/index.js";
 import type { ServerMessage } from "../../src/protocol.js";
+import { take } from "../../src/take.js";
 import type { LogEvent, TurnEvent } from "../../src/types.js";
+import { pass } from "../support/clock.js";
 import { FakeSocket, opened, script, serve, welcome } from "../support/fake.js";
 
 type Piece = { kind: "text"; words: string } | { kind: "reset"; keep: number } | { kind: "tool" };
@@ -75,7 +77,7 @@ class Server {
 
   snapshot(): ServerMessage {
     const fold = new Fold();
-    fold.take(this.log.slice(0, this.shown));
+    take(fold, this.log.slice(0, this.shown));
     const { messages, active } = fold.view();
     return {
       type: "conversation.snapshot",
@@ -170,7 +172,7 @@ async function run(story: Piece[], disturbed: Trouble[]): Promise<void> {
   const turn = client.conversation("c1").send("Hi", { id: "r1" });
   client.conversation("c1").subscribe(() => {});
   const rendered = render(turn);
-  await vi.advanceTimersByTimeAsync(0);
+  await pass();
   for (let at = 0; at < log.length; at++) {
     const trouble = disturbed[at % (disturbed.length || 1)] ?? "none";
     const before = server.shown;
