@@ -1,19 +1,22 @@
 """The whole suite on the machine's cores: `python -m tests [pytest options]`.
 
-Tests wait for leases and timers more than they compute, so a few processes side by side save most of that. (One that
+Tests wait for leases and timers as much as they compute, so a few processes side by side save most of that. (One that
 spreads its tests over workers cannot carry failure reports about lone surrogates.) A part is a test file that takes
-long, or all that is left of a folder; the longest go first. What fails is shown in full at the end.
+long, or some of what is left of a folder; the longest go first, each to the next process that is free (see `worker`).
+What fails is shown in full at the end.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-import tempfile
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 HERE = Path(__file__).parent
 # Those that take long; the order is about that of their length.
@@ -38,50 +41,98 @@ LONG = (
 )
 
 
-def parts() -> list[list[str]]:
+# Of the other files of a folder so many are one part: worth its start, and not waited for at the end.
+TOGETHER = 12
+
+
+def parts() -> list[list[Path]]:
     """The files of each part, longest first."""
-    long = [[str(HERE / name)] for name in LONG]
-    rest: dict[Path, list[str]] = {}
-    assert all(Path(path).is_file() for (path,) in long), "LONG names a file that is gone"
-    for path in sorted(HERE.rglob("test_*.py")):
-        if [str(path)] not in long:
-            rest.setdefault(HERE / path.relative_to(HERE).parts[0], []).append(str(path))
-    return [*long, *rest.values()]
+    long = [HERE / name for name in LONG]
+    assert all(path.is_file() for path in long), "LONG names a file that is gone"
+    rest: dict[str, list[Path]] = {}
+    for path in sorted(set(HERE.rglob("test_*.py")) - set(long)):
+        rest.setdefault(path.relative_to(HERE).parts[0], []).append(path)
+    return [[path] for path in long] + [
+        files[start : start + TOGETHER] for files in rest.values() for start in range(0, len(files), TOGETHER)
+    ]
 
 
-def environ(bytecode: str) -> dict[str, str]:
-    """The environment of the parts: the many processes that they start find the project compiled, outside its tree."""
-    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {**inherited, "PYTHONPYCACHEPREFIX": bytecode}
+def name_of(part: list[Path]) -> str:
+    first, last = (path.relative_to(HERE) for path in (part[0], part[-1]))
+    return str(first) if first == last else f"{first} … {last.name}"
 
 
-def run(part: list[str], options: list[str], env: dict[str, str]) -> tuple[list[str], int, str, float]:
-    """Run one part; gives its exit code, output and seconds."""
-    began = time.monotonic()
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *part]
-    done = subprocess.run(
-        command, cwd=HERE.parent, env=env, text=True, errors="replace", capture_output=True, check=False
-    )
-    return part, done.returncode, done.stdout + done.stderr, time.monotonic() - began
+def environ() -> dict[str, str]:
+    """The environment of the tests. Where no bytecode is to stand in the tree it is kept elsewhere: the many processes
+    that are started would each compile the whole project."""
+    inherited = dict(os.environ)
+    if inherited.pop("PYTHONDONTWRITEBYTECODE", ""):
+        inherited["PYTHONPYCACHEPREFIX"] = str(Path(sys.prefix) / "bytecode")
+    return inherited
+
+
+class Worker:
+    """A process that runs parts one after the other, and another one in its place when it dies."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self, part: list[Path]) -> tuple[int, str]:
+        """Pytest's exit code and output."""
+        if self._process is None:
+            command = [sys.executable, "-m", "tests.worker", *sys.argv[1:]]
+            pipe = subprocess.PIPE
+            self._process = subprocess.Popen(
+                command, cwd=HERE.parent, env=environ(), stdin=pipe, stdout=pipe, text=True
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps([str(path) for path in part]), file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
+        if not answer:
+            code = self._process.wait()
+            self._process = None
+            return 1, f"ERROR {name_of(part)}: its process died with exit code {code}"
+        code, output = json.loads(answer)
+        return code, output
+
+    def end(self) -> None:
+        """Let it end what it is at, which is nothing but after an interrupt."""
+        if self._process is not None:
+            self._process.communicate()
+
+
+def work(waiting: Iterator[list[Path]], done: SimpleQueue[tuple[list[Path], int, str, float]]) -> None:
+    """Have a worker run parts until there are none left."""
+    worker = Worker()
+    for part in waiting:
+        began = time.monotonic()
+        code, output = worker.run(part)
+        done.put((part, code, output, time.monotonic() - began))
+    worker.end()
 
 
 def main() -> int:
-    """Run all parts, as many at once as there are cores but at least two; the exit code is 0 when all passed."""
+    """Run all parts, a few at once; the exit code is 0 when all passed."""
     began = time.monotonic()
     failed: list[str] = []
-    with (
-        tempfile.TemporaryDirectory() as bytecode,
-        ThreadPoolExecutor(max(2, min(os.cpu_count() or 1, 4))) as pool,
-    ):
-        for done in as_completed([pool.submit(run, part, sys.argv[1:], environ(bytecode)) for part in parts()]):
-            part, code, output, seconds = done.result()
-            place = Path(part[0]).relative_to(HERE)
-            name = str(place) if len(part) == 1 else f"{place.parts[0]}/…"
-            last = output.strip().splitlines()[-1] if output.strip() else "no output"
-            print(f"{name:45} {seconds:6.1f} s  {last.strip('= ')}", flush=True)
-            if code not in (0, 5):  # 5: the options chose none of its tests
-                failed.append(output)
-                print(*(line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))), sep="\n")
+    all_parts = parts()
+    waiting = iter(all_parts)
+    done: SimpleQueue[tuple[list[Path], int, str, float]] = SimpleQueue()
+    # One more than there are cores: some of them always wait.
+    count = min((os.cpu_count() or 1) + 1, 4)
+    threads = [threading.Thread(target=work, args=(waiting, done), daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for _ in all_parts:
+        part, code, output, seconds = done.get()
+        last = output.strip().splitlines()[-1] if output.strip() else "no output"
+        print(f"{name_of(part):70} {seconds:6.1f} s  {last.strip('= ')}", flush=True)
+        if code not in (0, 5):  # 5: the options chose none of its tests
+            failed.append(output)
+            print(*(line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))), sep="\n")
+    for thread in threads:
+        thread.join()
     for output in failed:
         print(output)
     print(f"{'FAILED' if failed else 'passed'} after {time.monotonic() - began:.0f} s")

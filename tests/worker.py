@@ -1,0 +1,38 @@
+"""One of the processes that run the suite's parts: `python -m tests.worker [pytest options]`, started by `__main__`.
+
+It is told a part as one line of JSON on its standard input, a list of files, and answers on its standard output with
+one line: pytest's exit code and what it printed. It ends when its standard input does. Parts share what a process has
+once: the imports, which cost seconds of a core, and the servers that `tests.support` keeps for a whole run.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import tempfile
+
+import pytest
+
+
+def main(options: list[str]) -> None:
+    """Run whatever parts are asked for. What tests print goes nowhere near the answers."""
+    asked, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    for line in asked:
+        with tempfile.TemporaryFile() as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+            code = pytest.main(["-q", "-p", "no:cacheprovider", *options, *json.loads(line)])
+            sys.stdout.flush()
+            sys.stderr.flush()
+            output.seek(0)
+            text = output.read().decode(errors="replace")
+        print(json.dumps([int(code), text]), file=answers, flush=True)
+        gc.freeze()  # what is loaded by now stays; later collections need not look at it
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
