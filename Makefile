@@ -17,6 +17,7 @@ help:
 	@echo "make playground  build the page at /"
 	@echo "make wheel  build the wheel, with the playground in it"
 	@echo "make test-cluster  the end-to-end tests on two nodes, Redis Cluster and MongoDB"
+	@echo "make soak   properties with many more examples"
 	@echo "make check  format, lint, types, import order"
 	@echo "make format put the format right"
 	@echo "make bench  measure the server beside a bare pipe"
@@ -172,3 +173,10 @@ SECONDS ?= 60
 .PHONY: chaos
 chaos: $(VENV)/.dev $(MONGO)/.installed servers
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(CHAOS)
+
+# Properties with TIMES as many examples as `make test` gives them, and the large configurations of the model.
+TIMES ?= 20
+.PHONY: soak
+soak: $(VENV)/.dev $(MONGO)/.installed servers
+	TURNWIRE_TEST_EXAMPLES_TIMES=$(TIMES) $(BIN)/python -m tests --hypothesis-show-statistics -k "TestMachine or cut_at_any_byte or one_meaning_in_its_epoch"
+	$(BIN)/python -m tests.model

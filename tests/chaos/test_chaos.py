@@ -19,7 +19,7 @@ ROUND_S = 240.0
 """A round of a few seconds takes so long at most, calm and starting of processes included."""
 
 
-@pytest.mark.parametrize(("mode", "seed", "seconds"), [("embedded", 1, 6.0), ("alone", 9, 8.0), ("alone", 21, 8.0)])
+@pytest.mark.parametrize(("mode", "seed", "seconds"), [("embedded", 1, 6.0), ("alone", 9, 8.0)])
 async def test_nothing_is_lost_doubled_or_left_open(mode: Mode, seed: int, seconds: float, tmp_path: Path) -> None:
     schedule = make_schedule(seed, seconds=seconds, mode=mode, nodes=1 if mode == "embedded" else 3)
     async with asyncio.timeout(ROUND_S):

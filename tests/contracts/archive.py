@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
+import pytest_asyncio
 from tests.support.unreliable import ARCHIVE_STEPS, Fault, Repeating, unreliable_archive
 
 from turnwire_server.archive.base import Archive
@@ -27,6 +28,8 @@ from .kit import ArchiveKit, Clock
 ArchiveFactory = Callable[[Clock], AbstractAsyncContextManager[ArchiveKit]]
 
 
+# One event loop for all tests of a module: an archive may be shared by them.
+@pytest.mark.asyncio(loop_scope="module")
 class ArchiveContract(
     Conversations,
     Members,
@@ -50,7 +53,7 @@ class ArchiveContract(
 
     factory: ArchiveFactory
 
-    @pytest.fixture(params=list(Fault))
+    @pytest_asyncio.fixture(params=list(Fault), loop_scope="module")
     async def archive(self, request: pytest.FixtureRequest) -> AsyncIterator[Archive]:
         async with archive_behind(self.factory, request.param) as archive:
             yield archive
@@ -60,7 +63,11 @@ class ArchiveContract(
 async def archive_behind(factory: ArchiveFactory, fault: Fault) -> AsyncIterator[Archive]:
     """An archive behind the fault, with a caller that repeats."""
     async with factory(Clock()) as kit:
-        if fault is Fault.NONE:
-            yield kit.archive
-        else:
-            yield Repeating(unreliable_archive(kit.archive, fault), ARCHIVE_STEPS)  # type: ignore[misc]
+        yield behind(fault, kit.archive)
+
+
+def behind(fault: Fault, archive: Archive) -> Archive:
+    """The same archive behind the fault, with a caller that repeats."""
+    if fault is Fault.NONE:
+        return archive
+    return Repeating(unreliable_archive(archive, fault), ARCHIVE_STEPS)  # type: ignore[return-value]

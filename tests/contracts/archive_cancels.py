@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from turnwire_protocol import TERMINAL_STATES
 from turnwire_server.archive.base import ENDINGS_OF_CANCELLED, Archive, RequestRecord
@@ -42,7 +43,7 @@ async def kept(
 class Cancels:
     """Marks on requests that are there."""
 
-    @pytest.fixture
+    @pytest_asyncio.fixture(loop_scope="module")
     async def asking(self, archive: Archive) -> Archive:
         """With r1 of ann, which is open."""
         await made(archive, talk())

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from turnwire_protocol import Message, TextPart
 from turnwire_server.archive.base import Archive, Billing, RequestRecord, UsageRow
@@ -461,7 +462,7 @@ class Amending:
 
 
 class Branches:
-    @pytest.fixture
+    @pytest_asyncio.fixture(loop_scope="module")
     async def tree(self, archive: Archive) -> Archive:
         """r1 → r2 → r4, and r3 beside r2."""
         await made(archive, talk(), talk("else"))

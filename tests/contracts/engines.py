@@ -12,6 +12,7 @@ from tests.support.mongo import fresh_database
 from tests.support.redis import shared_redis
 
 from turnwire_server.archive import sqlite as archive_sqlite
+from turnwire_server.archive.base import Archive
 from turnwire_server.archive.mongo import MongoArchive
 from turnwire_server.eventlog import sqlite as log_sqlite
 from turnwire_server.eventlog.base import EventLog
@@ -72,6 +73,14 @@ async def mongo_archive(clock: Clock) -> AsyncIterator[ArchiveKit]:
             yield ArchiveKit(archive)
         finally:
             await archive.aclose()
+
+
+async def emptied(archive: Archive) -> None:
+    """Nothing is in it any more; the indexes stay."""
+    assert isinstance(archive, MongoArchive)
+    async with archive._reading() as db:
+        for name in await db.list_collection_names():
+            await db[name].delete_many({})
 
 
 @asynccontextmanager

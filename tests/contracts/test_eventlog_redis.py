@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import settings
+from tests.support.examples import examples
 from tests.support.unreliable import Fault
 
 from .engines import redis_log
@@ -29,4 +30,4 @@ class Machine(EventLogMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestMachine.settings = settings(max_examples=examples(15), stateful_step_count=40, deadline=None)

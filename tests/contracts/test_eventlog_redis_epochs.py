@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.examples import examples
 
 from turnwire_protocol import Entry
 from turnwire_server.eventlog.base import Append, Appended, Fenced, Forgotten, LogUnavailable, Owned, Reentry
@@ -113,7 +114,9 @@ def _texts(entries: Sequence[Entry], request_id: str, after: int) -> list[str]:
     return [text_of(entry.event) for entry in entries if entry.seq > after and entry.request_id == request_id]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(st.lists(_STEPS, min_size=5, max_size=25))
 def test_a_seq_has_one_meaning_in_its_epoch_and_what_the_living_said_is_shown(
     steps: list[tuple[str, int, int]],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import settings
+from tests.support.examples import examples
 
 from .engines import sqlite_log
 from .eventlog import EventLogContract
@@ -18,4 +19,4 @@ class Machine(EventLogMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestMachine.settings = settings(max_examples=examples(30), stateful_step_count=40, deadline=None)

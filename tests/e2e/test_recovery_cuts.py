@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.client import Client, Message, connected
 from tests.support.cutter import Cutter, running_cutter
+from tests.support.examples import examples
 from tests.support.provider import ControlledProvider, Do, Gate, Script, tool_call_steps
 from tests.support.stack import running_stack
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
@@ -212,7 +213,7 @@ def _check(answer: Message, since: Message | None, before: Position, after: Posi
 
 
 @given(actions=actions, answers=answers, visits=visits)
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(12), deadline=None, suppress_health_check=list(HealthCheck))
 async def test_whoever_is_cut_at_any_byte_and_comes_back_holds_what_all_others_hold(
     actions: list[str], answers: list[str], visits: list[tuple[int, str, str]]
 ) -> None:
