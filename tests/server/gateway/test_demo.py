@@ -165,6 +165,10 @@ async def test_fail_fails_before_the_first_word() -> None:
     assert (answer.error.kind, answer.error.retryable) == (ProviderErrorKind.ERROR, True)
 
 
+async def test_what_failed_before_does_not_make_the_next_one_fail() -> None:
+    assert (await answer_to("please fail\n\nhello again")).finish == "stop"
+
+
 async def test_fallback_breaks_off_once_and_then_succeeds() -> None:
     provider = demo()
     broken = await ask(provider, asking("show a fallback"))

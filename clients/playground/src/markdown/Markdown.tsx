@@ -8,19 +8,21 @@ import { mend } from "./mend";
 
 export function Markdown({ text, isWriting = false }: { text: string; isWriting?: boolean }) {
   const blocks = useMemo(() => lexer(isWriting ? mend(text) : text, { gfm: true, breaks: true }), [text, isWriting]);
+  // The page has headings of two levels above these.
+  const top = Math.min(...blocks.map((block) => (block.type === "heading" ? block.depth : 6)));
   return (
     <div className={isWriting ? "markdown writing" : "markdown"}>
       {blocks.map((block, index) =>
         // biome-ignore lint/suspicious/noArrayIndexKey: blocks only grow at the end
-        block.type === "space" ? null : <Block key={index} raw={block.raw} block={block} />,
+        block.type === "space" ? null : <Block key={index} raw={block.raw} block={block} top={top} />,
       )}
     </div>
   );
 }
 
 const Block = memo(
-  ({ block }: { raw: string; block: Token }) => <>{drawn(block)}</>,
-  (a, b) => a.raw === b.raw && a.block.type === b.block.type,
+  ({ block, top }: { raw: string; block: Token; top: number }) => <>{drawn(block, top)}</>,
+  (a, b) => a.raw === b.raw && a.block.type === b.block.type && (a.top === b.top || a.block.type !== "heading"),
 );
 
 const all = (tokens: Token[] | undefined): ReactNode =>
@@ -39,11 +41,10 @@ function Link({ href, children }: { href: string; children: ReactNode }) {
   );
 }
 
-function drawn(token: Token): ReactNode {
+function drawn(token: Token, top = 1): ReactNode {
   switch (token.type) {
     case "heading": {
-      // The page has headings of its own above these.
-      const Heading = `h${Math.min(6, (token as Tokens.Heading).depth + 2)}` as "h3";
+      const Heading = `h${Math.min(6, Math.max(0, (token as Tokens.Heading).depth - top) + 3)}` as "h3";
       return <Heading>{all(token.tokens)}</Heading>;
     }
     case "paragraph":

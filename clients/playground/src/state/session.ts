@@ -95,6 +95,16 @@ export class Session {
     return found;
   }
 
+  /** It is gone: a reload must not make it anew. */
+  gone(id: string): void {
+    this.#rooms.get(id)?.forget();
+    tab.set(
+      "seen",
+      (tab.get<string[]>("seen") ?? []).filter((one) => one !== id),
+    );
+    this.list.drop(id);
+  }
+
   /** Show a conversation; without an id, the place where one begins. */
   show(id?: string): void {
     if (id === this.current.value) return;
@@ -115,14 +125,9 @@ export class Session {
 
   async remove(id: string): Promise<void> {
     await this.client.conversation(id).delete();
-    this.#rooms.get(id)?.forget();
-    this.#rooms.delete(id);
-    tab.set(
-      "seen",
-      (tab.get<string[]>("seen") ?? []).filter((one) => one !== id),
-    );
-    this.list.drop(id);
     if (this.current.value === id) this.show();
+    this.gone(id);
+    this.#rooms.delete(id);
   }
 
   signIn(token: string | undefined): void {

@@ -55,7 +55,7 @@ export function Answer({ room, turn, note, isReader, onInspect }: TurnViewProps)
         <Ended
           answer={answer}
           note={note}
-          onRetry={isReader ? undefined : () => room.regenerate(turn.input.message_id)}
+          onRetry={isReader ? undefined : () => room.regenerate(turn.input.message_id, { route: note?.route })}
         />
       )}
       {!active && (
@@ -134,21 +134,22 @@ function Foot({ room, turnId, answer, note, isReader, onInspect }: FootProps) {
   const model = note?.attempts.at(-1)?.model;
   const usage = note?.usage;
   const facts = [
-    model,
     note?.ending && note.createdAt && seconds(note.ending.at - note.createdAt),
-    usage && `${usage.source === "provider" ? "" : "≈ "}${plural(usage.output_tokens, "token")}`,
+    usage &&
+      usage.output_tokens > 0 &&
+      `${usage.source === "provider" ? "" : "≈ "}${plural(usage.output_tokens, "token")}`,
     usage && Number(usage.cost_usd) > 0 && dollars(usage.cost_usd),
   ].filter(Boolean);
   return (
     <footer className="acts">
       {answer.parts.length > 0 && <CopyButton text={() => textOf(answer)} label="Copy answer" />}
-      {!isReader && (
+      {!isReader && answer.parts.length > 0 && (
         <>
           <IconButton
             icon="again"
             label="Answer anew, on a branch of its own"
             size={16}
-            onClick={() => room.regenerate(answer.message_id)}
+            onClick={() => room.regenerate(answer.message_id, { route: note?.route })}
           />
           <IconButton icon="good" label="Good answer" size={16} aria-pressed={rating === 1} onClick={() => rate(1)} />
           <IconButton icon="poor" label="Poor answer" size={16} aria-pressed={rating === -1} onClick={() => rate(-1)} />
@@ -160,6 +161,7 @@ function Foot({ room, turnId, answer, note, isReader, onInspect }: FootProps) {
         title="Timings, attempts and cost of this turn"
         onClick={() => onInspect(turnId)}
       >
+        {model && <span className="model">{model} · </span>}
         {facts.length ? facts.join(" · ") : "Details"}
       </Button>
     </footer>

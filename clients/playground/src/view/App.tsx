@@ -1,7 +1,7 @@
 // The three columns, and what belongs to all of them: shortcuts, dialogs, what is said to screen readers. On small
 // screens the outer columns are drawers.
 
-import { useCallback, useEffect, useState } from "react";
+import { useCallback, useEffect, useRef, useState } from "react";
 import { tab } from "../state/keep";
 import { useValue } from "../state/store";
 import { Banner } from "./Banner";
@@ -13,23 +13,28 @@ import { Inspector, type Panel } from "./inspector/Inspector";
 import { RoomView } from "./RoomView";
 import { Sidebar } from "./Sidebar";
 import { Toasts } from "./Toasts";
+import { SMALL, useMedia, WIDE } from "./useMedia";
 import { useShortcuts } from "./useShortcuts";
-
-const isWide = () => matchMedia("(min-width: 1180px)").matches;
 
 export function App() {
   const session = useSession();
   const current = useValue(session.current);
   const status = useValue(session.status);
+  const isWide = useMedia(WIDE);
+  const isSmall = useMedia(SMALL);
   const [isBrowsing, setBrowsing] = useState(false);
   const [panel, setPanel] = useState<Panel>(() => tab.get<Panel>("panel") ?? "turn");
   const [isInspecting, setInspecting] = useState(() => tab.get<boolean>("inspecting") ?? false);
   const [dialog, setDialog] = useState<"shortcuts" | "sign-in">();
 
+  // A page that comes back with the inspector open leaves the focus to the message.
+  const wasOpened = useRef(false);
   const inspect = useCallback(
     (wanted: Panel | undefined, turn?: string) => {
       if (turn) session.chosenTurn.set(turn);
       if (wanted) setPanel(wanted);
+      wasOpened.current = true;
+      if (!wanted) document.querySelector<HTMLElement>(".toggle-inspector")?.focus();
       setInspecting(Boolean(wanted));
       setBrowsing(false);
     },
@@ -41,7 +46,7 @@ export function App() {
   // biome-ignore lint/correctness/useExhaustiveDependencies: another conversation closes the drawer it was chosen in
   useEffect(() => {
     setBrowsing(false);
-    if (!isWide()) setInspecting(false);
+    if (!matchMedia(WIDE).matches) setInspecting(false);
   }, [current]);
   useEffect(() => {
     if (status.state === "unauthorized") setDialog("sign-in");
@@ -53,7 +58,7 @@ export function App() {
     help: () => setDialog("shortcuts"),
     escape: () => {
       if (isBrowsing) setBrowsing(false);
-      else if (isInspecting && !isWide()) setInspecting(false);
+      else if (isInspecting && !isWide) setInspecting(false);
       else return false;
       return true;
     },
@@ -66,12 +71,13 @@ export function App() {
       </button>
       <Sidebar
         isOpen={isBrowsing}
+        isAway={isSmall ? !isBrowsing : isInspecting && !isWide}
         onClose={() => setBrowsing(false)}
         onHelp={() => setDialog("shortcuts")}
         onSignIn={() => setDialog("sign-in")}
         onConnection={() => inspect("connection")}
       />
-      <main className="main">
+      <main className="stage" inert={(isInspecting && !isWide) || (isBrowsing && isSmall)}>
         <Banner onInspect={() => inspect("connection")} />
         {current ? (
           <RoomView
@@ -87,7 +93,13 @@ export function App() {
         <Toasts />
       </main>
       {isInspecting && (
-        <Inspector panel={panel} onPanel={setPanel} onClose={() => inspect(undefined)} roomId={current} />
+        <Inspector
+          takesFocus={wasOpened.current}
+          panel={panel}
+          onPanel={setPanel}
+          onClose={() => inspect(undefined)}
+          roomId={current}
+        />
       )}
       {/* biome-ignore lint/a11y/noStaticElementInteractions: the drawers close with Escape and with their own buttons too */}
       {/* biome-ignore lint/a11y/useKeyWithClickEvents: as above */}
@@ -95,7 +107,7 @@ export function App() {
         className="shade"
         onClick={() => {
           setBrowsing(false);
-          if (!isWide()) setInspecting(false);
+          if (!isWide) setInspecting(false);
         }}
       />
       {dialog === "shortcuts" && <Shortcuts onClose={() => setDialog(undefined)} />}

@@ -50,6 +50,8 @@ export function Composer(props: ComposerProps) {
   const [route, setRoute] = useState(() => tab.get<string>("route") ?? session.routes[0]?.name);
   const field = useRef<HTMLTextAreaElement>(null);
   const hasText = text.trim().length > 0;
+  /** What is said now comes behind the running answer. */
+  const isBehind = isRunning && edited === undefined;
 
   useFitting(field, text);
   useEffect(() => {
@@ -69,7 +71,6 @@ export function Composer(props: ComposerProps) {
 
   const send = () => {
     if (!hasText || isReader) return;
-    const isBehind = isRunning && edited === undefined;
     const chosen = session.routes.length > 1 ? route : undefined;
     onSend(text.trim(), { ...(isBehind && { onBusy: mode }), ...(chosen && { route: chosen }) });
     setText("");
@@ -79,7 +80,7 @@ export function Composer(props: ComposerProps) {
     event.preventDefault();
     send();
   };
-  const label = isRunning && edited === undefined ? (MODES.find(([name]) => name === mode)?.[2] ?? "Send") : "Send";
+  const label = isBehind ? (MODES.find(([name]) => name === mode)?.[2] ?? "Send") : "Send";
 
   return (
     <form
@@ -113,8 +114,12 @@ export function Composer(props: ComposerProps) {
           onKeyDown={pressed}
         />
         <div className="bar">
-          {isRunning && edited === undefined ? (
+          {isBehind && hasText ? (
             <Modes mode={mode} onMode={setMode} />
+          ) : isBehind ? (
+            <span className="keys fine">
+              <kbd>Esc</kbd> stops the answer
+            </span>
           ) : (
             <>
               <RouteChoice route={route} onRoute={setRoute} />
@@ -126,15 +131,17 @@ export function Composer(props: ComposerProps) {
           <span className="gap" />
           {isRunning && (
             <>
-              <Button
-                tone="quiet"
-                icon="cut"
-                className="interrupt"
-                title="Cut in: ends the answer and keeps what you have seen of it"
-                onClick={() => onInterrupt(runningText?.length ?? 0)}
-              >
-                Interrupt
-              </Button>
+              {!hasText && (
+                <Button
+                  tone="quiet"
+                  icon="cut"
+                  className="interrupt"
+                  title="Cut in: ends the answer and keeps what you have seen of it"
+                  onClick={() => onInterrupt(runningText?.length ?? 0)}
+                >
+                  Interrupt
+                </Button>
+              )}
               <IconButton icon="stop" label="Stop the answer (Esc)" className="stop" onClick={onStop} />
             </>
           )}

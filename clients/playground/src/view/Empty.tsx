@@ -61,10 +61,11 @@ export function Empty(props: EmptyProps) {
           <span className="logo big">
             <Icon name="logo" size={34} />
           </span>
-          <h2>Conversations that survive anything</h2>
+          <h2>Talk to a model, then try to break it</h2>
           <p>
-            Every answer is a durable stream of events. Stop it, steer it, reload the page, cut the connection or kill
-            the server in mid-answer: it goes on where it was, nothing doubled, nothing lost.
+            This page is a client of the Turnwire server that you have started. Every answer is a durable stream of
+            events: stop it, steer it, reload the page, cut the connection or kill the server, and it goes on where it
+            was.
           </p>
           <ul className="examples">
             {examples.map(({ icon, title, says }) => (

@@ -32,7 +32,7 @@ export function Head({ title, present = [], role, inspecting, onMenu, onInspect 
         icon="pulse"
         label={inspecting ? "Close the inspector" : "Open the inspector"}
         aria-expanded={inspecting}
-        className={inspecting ? "on" : ""}
+        className={`toggle-inspector ${inspecting ? "on" : ""}`}
         onClick={() => onInspect(inspecting ? undefined : "turn")}
       />
     </header>

@@ -62,6 +62,10 @@ function Follow({ room, id, inspecting, onMenu, onInspect }: RoomViewProps & { r
     document.title = `${running ? "● " : ""}${title} · Turnwire`;
   }, [title, running]);
 
+  useEffect(() => {
+    if (view.status === "deleted") session.gone(id);
+  }, [view.status, session, id]);
+
   if (view.status === "deleted" || view.status === "denied")
     return <Missing onMenu={onMenu} onInspect={onInspect} inspecting={inspecting} why={view.status} />;
   const stop = () => running && session.attempt(room.turn(running.id).cancel("stopped by the user"));

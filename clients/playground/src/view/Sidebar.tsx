@@ -1,7 +1,7 @@
 // The conversations, newest first. One tab stop; arrows move in it, Delete deletes after asking.
 
 import type { wire } from "@turnwire/client";
-import { type KeyboardEvent, useRef, useState } from "react";
+import { type KeyboardEvent, useEffect, useRef, useState } from "react";
 import { useValue } from "../state/store";
 import { setTheme, type Theme, theme } from "../state/theme";
 import { Button, IconButton } from "./Button";
@@ -12,17 +12,23 @@ import { Icon, type IconName } from "./Icon";
 
 interface SidebarProps {
   isOpen: boolean;
+  /** Not to be reached: it is not seen, or something lies over it. */
+  isAway: boolean;
   onClose(): void;
   onHelp(): void;
   onSignIn(): void;
   onConnection(): void;
 }
 
-export function Sidebar({ isOpen, onClose, onHelp, onSignIn, onConnection }: SidebarProps) {
+export function Sidebar({ isOpen, isAway, onClose, onHelp, onSignIn, onConnection }: SidebarProps) {
   const session = useSession();
   const [removing, setRemoving] = useState<wire.ConversationItem>();
+  const nav = useRef<HTMLElement>(null);
+  useEffect(() => {
+    if (isOpen) nav.current?.querySelector<HTMLElement>(".begin")?.focus();
+  }, [isOpen]);
   return (
-    <nav className={`sidebar ${isOpen ? "open" : ""}`} aria-label="Conversations">
+    <nav className={`sidebar ${isOpen ? "open" : ""}`} aria-label="Conversations" inert={isAway} ref={nav}>
       <header className="brand">
         <span className="logo">
           <Icon name="logo" size={20} />

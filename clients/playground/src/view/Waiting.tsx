@@ -16,7 +16,7 @@ export function Waiting({ room, shown }: { room: Room; shown: RoomView }) {
         {waiting.map(({ id, input, active }) => (
           <li key={id}>
             <Icon name="clock" size={14} />
-            <span className="chip">{active?.position ? `${active.position}. in the queue` : "next"}</span>
+            <span className="chip">Queued{active?.position ? ` · ${active.position}` : ""}</span>
             <span className="text">{textOf(input)}</span>
             <IconButton
               icon="close"

@@ -98,7 +98,9 @@ def asked_in(messages: Sequence[dict[str, Any]]) -> str:
 
 
 def keywords_in(asked: str) -> set[str]:
-    words = {word.removesuffix("s") for word in re.findall(r"[a-z]+", asked.lower())}
+    """Those of the last paragraph: what was said before and never answered stands before it in the same message."""
+    last = asked.rpartition("\n\n")[2]
+    words = {word.removesuffix("s") for word in re.findall(r"[a-z]+", last.lower())}
     return words & KEYWORDS.keys()
 
 

@@ -3,7 +3,6 @@
 import { type KeyboardEvent, useEffect, useRef } from "react";
 import { IconButton } from "../Button";
 import { useSession } from "../context";
-import { Icon, type IconName } from "../Icon";
 import { Connection } from "./Connection";
 import { Events } from "./Events";
 import { SharedNote } from "./SharedNote";
@@ -11,26 +10,28 @@ import { TurnPanel } from "./TurnPanel";
 
 export type Panel = "turn" | "events" | "connection" | "note";
 
-const PANELS: [Panel, IconName, string][] = [
-  ["turn", "clock", "Turn"],
-  ["events", "pulse", "Events"],
-  ["connection", "plug", "Connection"],
-  ["note", "note", "Shared"],
+const PANELS: [Panel, string][] = [
+  ["turn", "Turn"],
+  ["events", "Events"],
+  ["connection", "Connection"],
+  ["note", "Shared"],
 ];
 
 interface InspectorProps {
   panel: Panel;
+  takesFocus: boolean;
   roomId?: string;
   onPanel(panel: Panel): void;
   onClose(): void;
 }
 
-export function Inspector({ panel, roomId, onPanel, onClose }: InspectorProps) {
+export function Inspector({ panel, takesFocus, roomId, onPanel, onClose }: InspectorProps) {
   const session = useSession();
   const tabs = useRef<HTMLDivElement>(null);
   const room = roomId && session.isKnown(roomId) ? session.room(roomId) : undefined;
+  // biome-ignore lint/correctness/useExhaustiveDependencies: when it appears
   useEffect(() => {
-    tabs.current?.querySelector<HTMLElement>('[aria-selected="true"]')?.focus({ preventScroll: true });
+    if (takesFocus) tabs.current?.querySelector<HTMLElement>('[aria-selected="true"]')?.focus({ preventScroll: true });
   }, []);
 
   function move(event: KeyboardEvent) {
@@ -47,7 +48,7 @@ export function Inspector({ panel, roomId, onPanel, onClose }: InspectorProps) {
     <aside className="inspector" aria-label="Inspector">
       <header>
         <div className="tabs" role="tablist" aria-label="Inspector" ref={tabs} onKeyDown={move}>
-          {PANELS.map(([name, icon, label]) => (
+          {PANELS.map(([name, label]) => (
             <button
               key={name}
               type="button"
@@ -58,7 +59,6 @@ export function Inspector({ panel, roomId, onPanel, onClose }: InspectorProps) {
               tabIndex={panel === name ? 0 : -1}
               onClick={() => onPanel(name)}
             >
-              <Icon name={icon} size={15} />
               {label}
             </button>
           ))}

@@ -5,6 +5,7 @@ import type { Room } from "../../state/room";
 import { useValue } from "../../state/store";
 import { useSession } from "../context";
 import { pretty } from "../format";
+import { Sharing } from "./Sharing";
 
 const KEY = "note";
 const PAUSE_MS = 600;
@@ -74,6 +75,7 @@ export function SharedNote({ room }: { room: Room }) {
           </dl>
         </>
       )}
+      <Sharing room={room} view={view} />
       <h3>Who is here</h3>
       <ul className="people">
         {view.present.map(({ user_id, state: said }) => (
