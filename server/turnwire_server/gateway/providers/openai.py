@@ -22,7 +22,7 @@ import aiohttp
 import anyio
 import httpx2
 import openai
-import openai.resources.chat  # the SDK would load it at the first request, while everybody else waits
+import openai.resources.chat.chat  # the SDK would load it at the first request, while everybody else waits
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
 from turnwire_server.gateway.credentials import Credential
