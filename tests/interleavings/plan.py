@@ -88,7 +88,7 @@ _AWAY_S = (0.3, 1.5, 1.95, 2.05, 2.6, 4.0)
 """Around the grace time."""
 _BEFORE_EXPIRY_S = (2.9, 2.98, 2.99, 2.995, 3.0, 3.002)
 """After an approval was asked for."""
-_SOON_S = (0.0, 0.0, 0.0005, 0.001, 0.002, 0.005, 0.05)
+_SOON_S = (0.0, 0.0, 0.0005, 0.001, 0.002, 0.005, 0.05, 0.1, 0.3)
 _BY = ("output_text.delta", "step.started", "tool.called", "tool.running", "tool.approval_required", END, END)
 TABS = ("A", "B")
 """Both are the author's; a third connection, of another user, only looks on."""
