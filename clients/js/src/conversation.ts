@@ -7,55 +7,13 @@ import { Fold } from "./fold.js";
 import { snake } from "./json.js";
 import { Misfit, textOfParts } from "./live.js";
 import type { Create } from "./memory.js";
+import type { ConversationOptions, ConversationView, SendOptions } from "./options.js";
 import type * as wire from "./protocol.js";
 import { Turn } from "./turn.js";
 import { endingOf, type LogEvent, type Placed, type RequestState, type TerminalEvent } from "./types.js";
+import { viewOf } from "./view.js";
 
-export interface SendOptions {
-  /** The request's id; a UUID when absent. */
-  id?: string;
-  /** When a turn is running already. */
-  onBusy?: wire.RequestCreate["on_busy"];
-  /** The turn to steer. */
-  target?: string;
-  /** What the server does when all of this user's clients have gone. */
-  onDisconnect?: wire.RequestCreate["on_disconnect"];
-  /** The message to hang this below; null for the conversation's beginning. */
-  parentId?: string | null;
-  route?: string;
-  /** Data for the prompts of this turn alone. */
-  context?: Record<string, unknown>;
-  /** The text once more, in whole sentences or clauses. */
-  segments?: wire.Segments;
-  metadata?: Record<string, unknown>;
-  /** Aborting cancels the turn. */
-  signal?: AbortSignal;
-}
-
-export interface ConversationOptions {
-  title?: string;
-  metadata?: Record<string, unknown>;
-  visibility?: "private" | "tenant";
-  /** The text of all answers once more, in whole sentences or clauses. */
-  segments?: wire.Segments;
-}
-
-export interface ConversationView {
-  /** `opening`: not caught up with the server. */
-  status: "idle" | "opening" | "live" | "denied" | "deleted";
-  /** What has ended, oldest first. */
-  messages: readonly wire.Message[];
-  /** What runs or waits. */
-  active: readonly wire.ActiveRequest[];
-  /** All there is to show, in order: `messages`, then inputs and answers of `active`, then what is being sent. */
-  thread: readonly wire.Message[];
-  /** Whether `loadOlder` has something to load. */
-  hasOlder: boolean;
-  context: Readonly<Record<string, wire.ContextEntry>>;
-  present: readonly wire.Presence[];
-  members: readonly wire.Member[];
-  role?: wire.ConversationOpened["role"];
-}
+export type { ConversationOptions, ConversationView, SendOptions } from "./options.js";
 
 /** A component that is only put elsewhere comes back in a moment. */
 const GRACE_MS = 1_000;
@@ -111,7 +69,7 @@ export class Conversation {
 
   /** Everything at once; the same object until something changes. */
   get view(): ConversationView {
-    this.#view ??= this.#makeView();
+    this.#view ??= viewOf(this._fold.view(), [...this._turns.values()], this.#status, this.#present, this.#opened);
     return this.#view;
   }
 
@@ -444,36 +402,4 @@ export class Conversation {
     this.#status = status;
     this._changed();
   }
-
-  #makeView(): ConversationView {
-    const { messages, active, context, before } = this._fold.view();
-    const sending = [...this._turns.values()].filter(
-      ({ id, input, _isUnseen }) => _isUnseen && input && !this._fold.live.has(id),
-    );
-    return {
-      status: this.#status,
-      messages,
-      active,
-      thread: [
-        ...messages,
-        ...active.flatMap(({ input, message }) => (message ? [input, message] : [input])),
-        ...sending.map(optimistic),
-      ],
-      hasOlder: before !== undefined,
-      context: Object.fromEntries((context ?? []).map((entry) => [entry.key, entry])),
-      present: [...this.#present.values()],
-      members: this.#opened.members ?? [],
-      role: this.#opened.role,
-    };
-  }
 }
-
-/** What a turn that is being sent looks like until the server tells of it. */
-const optimistic = ({ id, input, _entry }: Turn): wire.Message => ({
-  message_id: id,
-  request_id: id,
-  role: "user",
-  parts: typeof input === "string" ? [{ kind: "text", text: input }] : (input as wire.TextPart[]),
-  status: "partial",
-  created_at: _entry?.at ?? 0,
-});
