@@ -139,10 +139,14 @@ class ChatClient:
             while True:
                 try:
                     async with websockets.connect(self._url, subprotocols=_SUBPROTOCOLS) as socket:
-                        await self._greet(socket)
+                        heartbeat_s = await self._greet(socket)
                         pause = _FIRST_PAUSE_S
-                        async for data in socket:
-                            self._received(data)
+                        pings = asyncio.create_task(self._keep_alive(socket, heartbeat_s))
+                        try:
+                            async for data in socket:
+                                self._received(data)
+                        finally:
+                            pings.cancel()
                     self._lost(socket.close_code, socket.close_reason)
                 except ConnectionClosed as error:
                     closed = error.rcvd
@@ -160,7 +164,15 @@ class ChatClient:
         except Refused as error:
             self._fail(error)
 
-    async def _greet(self, socket: websockets.ClientConnection) -> None:
+    async def _keep_alive(self, socket: websockets.ClientConnection, heartbeat_s: float) -> None:
+        """People think for longer than a server waits for a sign of life (SPEC section 2)."""
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await asyncio.sleep(heartbeat_s)
+                await socket.send(JSON.encode({"type": "ping"}).decode())
+
+    async def _greet(self, socket: websockets.ClientConnection) -> float:
+        """Say hello, and again what was not answered; returns the server's heartbeat."""
         hello: dict[str, Any] = {"type": "hello", "client": {"name": "turnwire-chat", "version": __version__}}
         if self._token:
             hello["token"] = self._token
@@ -182,6 +194,7 @@ class ChatClient:
             self._watcher.connection("connected again")
         for command, _ in list(self._waiting.values()):
             await socket.send(JSON.encode(command).decode())
+        return float(welcome["heartbeat_s"])
 
     def _lost(self, code: int | None, reason: str | None) -> None:
         if code is not None and code >= _TERMINAL_CODES:
