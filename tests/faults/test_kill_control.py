@@ -101,7 +101,7 @@ async def test_an_acknowledged_interrupt_survives_a_kill_and_keeps_what_was_pres
         assert len(provider.requests) == 1
 
 
-async def test_a_take_over_retracts_a_tentative_interrupt(tmp_path: Path) -> None:
+async def test_an_answer_that_is_held_back_goes_on_after_a_take_over(tmp_path: Path) -> None:
     async with running_provider() as provider:
         provider.script(Script.stalled_after("half "), Script.text("the whole answer"))
         async with server_process(tmp_path, provider.base_url) as server, connected(server.url) as client:
