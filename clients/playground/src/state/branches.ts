@@ -72,6 +72,7 @@ export class Tree {
     const inputs = this.#way(leaf).filter(({ role }) => role === "user");
     // A branch that was chosen stands as it is: what is being sent goes to the newest.
     const sending = leaf ? [] : view.thread.filter(isSending);
+    const below = this.#below();
     const folded = new Set([...answers.values()].flatMap(({ steered = [] }) => steered.map((one) => one.request_id)));
     return [...inputs, ...sending]
       .filter(({ request_id }) => !folded.has(request_id))
@@ -83,7 +84,7 @@ export class Tree {
           answer,
           active: active.get(input.request_id),
           isSending: sending.includes(input),
-          siblings: sending.includes(input) ? [input] : this.#siblings(input),
+          siblings: sending.includes(input) ? [input] : siblingsOf(input, below.get(input.parent_id)),
           folded: (answer?.steered ?? []).map(({ part, request_id }) => ({ part, input: this.#inputOf(request_id) })),
         };
       });
@@ -94,12 +95,12 @@ export class Tree {
       if (message.role === "user" && message.request_id === requestId) return message;
   }
 
-  #siblings({ parent_id, message_id }: wire.Message): wire.Message[] {
-    const found = [...this.#messages.values()].filter((one) => one.role === "user" && one.parent_id === parent_id);
-    // Without a parent only those at the very beginning are siblings; a cut-off history has others.
-    return parent_id || found.every(({ ordinal }) => ordinal !== undefined)
-      ? found.sort(byPlace)
-      : found.filter((one) => one.message_id === message_id);
+  /** Inputs by what they hang below. */
+  #below(): Map<string | undefined, wire.Message[]> {
+    const below = new Map<string | undefined, wire.Message[]>();
+    for (const message of [...this.#messages.values()].sort(byPlace))
+      if (message.role === "user") below.set(message.parent_id, [...(below.get(message.parent_id) ?? []), message]);
+    return below;
   }
 
   #way(leaf?: string): wire.Message[] {
@@ -114,3 +115,7 @@ export class Tree {
     return [...way].reverse();
   }
 }
+
+/** Without a parent only those at the very beginning are siblings; a history that is cut off has others. */
+const siblingsOf = (input: wire.Message, beside: wire.Message[] = [input]): wire.Message[] =>
+  input.parent_id || beside.every(({ ordinal }) => ordinal !== undefined) ? beside : [input];

@@ -4,7 +4,6 @@
 import { useCallback, useEffect, useRef, useState } from "react";
 import { tab } from "../state/keep";
 import { useValue } from "../state/store";
-import { Banner } from "./Banner";
 import { useSession } from "./context";
 import { Shortcuts } from "./dialogs/Shortcuts";
 import { SignIn } from "./dialogs/SignIn";
@@ -78,7 +77,6 @@ export function App() {
         onConnection={() => inspect("connection")}
       />
       <main className="stage" inert={(isInspecting && !isWide) || (isBrowsing && isSmall)}>
-        <Banner onInspect={() => inspect("connection")} />
         {current ? (
           <RoomView
             key={current}

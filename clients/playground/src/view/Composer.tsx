@@ -22,6 +22,8 @@ interface ComposerProps {
   edited?: string;
   /** The running answer's text so far: all of it is on the screen. */
   runningText?: string;
+  /** Where the turn before was answered. */
+  lastRoute?: string;
   /** Who else is writing. */
   others?: string[];
   onSend(text: string, options: SendOptions): void;
@@ -37,6 +39,7 @@ export function Composer(props: ComposerProps) {
     isReader,
     edited,
     runningText,
+    lastRoute,
     others = [],
     onSend,
     onStop,
@@ -47,7 +50,8 @@ export function Composer(props: ComposerProps) {
   const session = useSession();
   const [text, setText] = useState(edited ?? "");
   const [mode, setMode] = useState<Mode>("queue");
-  const [route, setRoute] = useState(() => tab.get<string>("route") ?? session.routes[0]?.name);
+  const [chosen, setChosen] = useState<string>();
+  const route = chosen ?? lastRoute ?? tab.get<string>("route") ?? session.routes[0]?.name;
   const field = useRef<HTMLTextAreaElement>(null);
   const hasText = text.trim().length > 0;
   /** What is said now comes behind the running answer. */
@@ -71,8 +75,7 @@ export function Composer(props: ComposerProps) {
 
   const send = () => {
     if (!hasText || isReader) return;
-    const chosen = session.routes.length > 1 ? route : undefined;
-    onSend(text.trim(), { ...(isBehind && { onBusy: mode }), ...(chosen && { route: chosen }) });
+    onSend(text.trim(), { ...(isBehind && { onBusy: mode }), ...(session.routes.length > 1 && { route }) });
     setText("");
   };
   const pressed = (event: KeyboardEvent) => {
@@ -122,7 +125,7 @@ export function Composer(props: ComposerProps) {
             </span>
           ) : (
             <>
-              <RouteChoice route={route} onRoute={setRoute} />
+              <RouteChoice route={route} onRoute={setChosen} />
               <span className="keys fine">
                 <kbd>Enter</kbd> sends · <kbd>Shift</kbd> <kbd>Enter</kbd> new line
               </span>
@@ -185,7 +188,7 @@ function RouteChoice({ route, onRoute }: { route?: string; onRoute(route: string
     >
       {routes.map(({ name, demo }) => (
         <option key={name} value={name}>
-          {demo ? "demonstration model" : name}
+          {demo ? "Demonstration model" : `Route ${name}`}
         </option>
       ))}
     </select>

@@ -1,6 +1,7 @@
 // Where a conversation begins: what this is, and something to try.
 
 import { useEffect } from "react";
+import { Banner } from "./Banner";
 import { Composer } from "./Composer";
 import { useSession } from "./context";
 import { Head } from "./Head";
@@ -85,6 +86,7 @@ export function Empty(props: EmptyProps) {
           </ul>
         </div>
       </div>
+      <Banner onInspect={() => props.onInspect("connection")} />
       <Composer isRunning={false} onSend={begin} onStop={() => {}} onInterrupt={() => {}} />
     </>
   );

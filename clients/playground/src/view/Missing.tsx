@@ -1,3 +1,4 @@
+import { Banner } from "./Banner";
 import { Button } from "./Button";
 import { useSession } from "./context";
 import { Head } from "./Head";
@@ -23,6 +24,7 @@ export function Missing({ why, ...head }: MissingProps) {
   return (
     <>
       <Head title="Turnwire" {...head} />
+      <Banner onInspect={() => head.onInspect("connection")} />
       <div className="missing">
         <Icon name="book" size={32} />
         <h2>{title}</h2>

@@ -5,6 +5,7 @@ import { useEffect, useMemo, useState } from "react";
 import type { ShownTurn } from "../state/branches";
 import type { Room } from "../state/room";
 import { useValue } from "../state/store";
+import { Banner } from "./Banner";
 import { Composer } from "./Composer";
 import { useSession } from "./context";
 import { Head } from "./Head";
@@ -68,6 +69,7 @@ function Follow({ room, id, inspecting, onMenu, onInspect }: RoomViewProps & { r
 
   if (view.status === "deleted" || view.status === "denied")
     return <Missing onMenu={onMenu} onInspect={onInspect} inspecting={inspecting} why={view.status} />;
+  const lastRoute = shown.notes.get(turns.at(-1)?.id ?? "")?.route;
   const stop = () => running && session.attempt(room.turn(running.id).cancel("stopped by the user"));
   return (
     <>
@@ -80,12 +82,14 @@ function Follow({ room, id, inspecting, onMenu, onInspect }: RoomViewProps & { r
         inspecting={inspecting}
       />
       <Thread room={room} shown={shown} onEdit={setEditing} onInspect={(turn) => onInspect("turn", turn)} />
+      <Banner onInspect={() => onInspect("connection")} />
       <Waiting room={room} shown={shown} />
       <Composer
         key={editing?.id}
         edited={editing && textOf(editing)}
         runningText={running?.answer?.parts.map((part) => (part.kind === "text" ? part.text : "")).join("")}
         isRunning={Boolean(running)}
+        lastRoute={lastRoute}
         isReader={view.role === "viewer"}
         others={present
           .filter((one) => one.user_id !== session.client.welcome?.user_id && isTypingState(one.state))

@@ -67,7 +67,8 @@ export function Ended({ answer, note, onRetry }: EndedProps) {
     case undefined:
       return <Chip icon="question" text="No answer is on record" />;
     default:
-      return note?.resets ? <Chip icon="again" text="An attempt broke off; this is the second one" /> : null;
+      if ((note?.run ?? 1) > 1) return <Chip icon="again" text="Its server was lost; another one went on" />;
+      return note?.resets ? <Chip icon="again" text="An attempt broke off; this is the next one" /> : null;
   }
 }
 

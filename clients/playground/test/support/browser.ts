@@ -27,7 +27,7 @@ export class Lab {
     const { token, ...about } = options;
     const context = await this.#browser.newContext({ viewport: { width: 1280, height: 800 }, ...about });
     this.#contexts.push(context);
-    context.setDefaultTimeout(15_000);
+    context.setDefaultTimeout(30_000);
     context.on("page", (page) => this.#watch(page));
     if (token)
       await context.addInitScript((value) => {
