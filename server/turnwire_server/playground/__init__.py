@@ -22,9 +22,7 @@ import orjson
 
 ASSETS = "/assets/"
 PAGE = "index.html"
-HOW_TO_BUILD = (
-    "The playground has not been built: run `make playground` in the source tree and reload this page."
-)
+HOW_TO_BUILD = "The playground has not been built: run `make playground` in the source tree and reload this page."
 
 _ROUTES_MARK = 'name="turnwire-routes" content="[]"'
 _KINDS = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8", "html": "text/html; charset=utf-8"}

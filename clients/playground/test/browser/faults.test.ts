@@ -166,6 +166,15 @@ it("kill -9 in mid-answer and a restart: the answer is whole, and taken over onc
   await screenshot(page, "taken-over");
 });
 
+it("a token that is refused is asked for again, and the next one signs in", async () => {
+  const page = await lab.open("", { token: "nonsense", until: "unauthorized" });
+  const dialog = page.getByRole("dialog", { name: "Sign in with a token" });
+  await dialog.getByRole("alert").waitFor();
+  await dialog.getByLabel("Token").fill(lab.stand.token("cy"));
+  await dialog.getByRole("button", { name: "Sign in" }).click();
+  await page.getByText("cy · default").waitFor();
+});
+
 it("what two users share: who is here, who writes, and a note", async () => {
   const token = lab.stand.token("ben");
   const dev = await lab.open();

@@ -23,8 +23,8 @@ export class Lab {
   }
 
   /** A browser of its own, as far as storage goes, with one page. */
-  async open(path = "", options: BrowserContextOptions & { token?: string } = {}): Promise<Page> {
-    const { token, ...about } = options;
+  async open(path = "", options: BrowserContextOptions & { token?: string; until?: string } = {}): Promise<Page> {
+    const { token, until = "open", ...about } = options;
     const context = await this.#browser.newContext({ viewport: { width: 1280, height: 800 }, ...about });
     this.#contexts.push(context);
     context.setDefaultTimeout(30_000);
@@ -36,7 +36,7 @@ export class Lab {
       }, JSON.stringify(token));
     const page = await context.newPage();
     await page.goto(this.stand.url + path);
-    await page.waitForSelector(".lamp.open", { state: "attached" });
+    await page.waitForSelector(`.lamp.${until}`, { state: "attached" });
     return page;
   }
 
