@@ -1,6 +1,7 @@
 // A duplicated tab gets a copy of what the first one keeps. A lock that only one page can hold tells the two apart: the copy
 // takes a name of its own, and sends nothing that the first one is going to send.
 
+import { newId } from "./id.js";
 import type { Memory } from "./memory.js";
 
 const LOCK_WAIT_MS = 300;
@@ -22,7 +23,7 @@ export async function claim(memory: Memory): Promise<void> {
   const patience = new AbortController();
   setTimeout(() => patience.abort(), LOCK_WAIT_MS);
   await hold(patience.signal).catch(() => {
-    memory._kept.instance = crypto.randomUUID();
+    memory._kept.instance = newId();
     memory._kept.unsent = [];
     memory._save();
   });

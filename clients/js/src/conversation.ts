@@ -4,6 +4,7 @@
 import type { Client } from "./client.js";
 import { TurnwireError, tell } from "./errors.js";
 import { Fold } from "./fold.js";
+import { newId } from "./id.js";
 import { snake } from "./json.js";
 import { Misfit, textOfParts } from "./live.js";
 import type { Create } from "./memory.js";
@@ -303,7 +304,7 @@ export class Conversation {
     tell(this.#listeners, undefined);
   }
 
-  #create(base: object, { id = crypto.randomUUID(), signal, ...options }: SendOptions = {}): Turn {
+  #create(base: object, { id = newId(), signal, ...options }: SendOptions = {}): Turn {
     const command = { ...base, request_id: id, tools: this.client._offered(), ...snake(options) } as wire.RequestCreate;
     const turn = new Turn(this, id, command.input, command.segments);
     this._adopt(turn, command, undefined, false, signal);

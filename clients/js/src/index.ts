@@ -4,6 +4,7 @@ export { Client, type ClientEvents, type ConnectOptions, connect } from "./clien
 export type { Conversation, ConversationOptions, ConversationView, SendOptions } from "./conversation.js";
 export type { SocketClass, TokenSource } from "./driver.js";
 export { type Code, TurnwireError } from "./errors.js";
+export { newId } from "./id.js";
 export type { ClientState, Status, TokenReason } from "./machine.js";
 export type { Store } from "./memory.js";
 export type * as wire from "./protocol.js";

@@ -2,6 +2,7 @@
 // open and which it could not send yet. Lies in `sessionStorage`, so it is one tab's; whose, if there are two, is in `claim`.
 
 import type { View } from "./fold.js";
+import { newId } from "./id.js";
 import type { RequestCreate, RequestRegenerate } from "./protocol.js";
 
 export interface Store {
@@ -38,7 +39,7 @@ export class Memory {
     readonly _store: Store | undefined,
     readonly _key: string,
   ) {
-    this._kept = { instance: crypto.randomUUID(), views: [], turns: {}, unsent: [], ...this.#read("") };
+    this._kept = { instance: newId(), views: [], turns: {}, unsent: [], ...this.#read("") };
   }
 
   /** Let another page have the name. */

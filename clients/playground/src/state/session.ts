@@ -1,6 +1,6 @@
 // Everything of this page that outlives a view: the client, the rooms that were opened, what is said to the user.
 
-import { type Client, connect, type LogEvent, type Status, type Turn, TurnwireError } from "@turnwire/client";
+import { type Client, connect, type LogEvent, newId, type Status, type Turn, TurnwireError } from "@turnwire/client";
 import { tab } from "./keep";
 import { Line } from "./line";
 import { ConversationList } from "./list";
@@ -115,7 +115,7 @@ export class Session {
 
   /** A conversation that begins with this. */
   begin(title: string): Room {
-    const id = crypto.randomUUID();
+    const id = newId();
     this.client.conversation(id, { title: title.trim().replace(/\s+/g, " ").slice(0, 80) });
     const room = this.room(id);
     this.#seen(id);
