@@ -4,6 +4,7 @@
 the environment that `api_key_env` and tools look into, and what is to go wrong in this process:
 
     {"crash": "append:before:4"}        SIGKILL by its own hand at the fourth append, before it is sent
+    {"crash": "seal:before:1", "about": "r1"}   the first that is about r1, whatever came before
     {"halt": "archive.end_request:after:1"}     SIGSTOP there; whoever drives the test lets it go on
     {"clock_s": -3600}                  its clock is an hour slow
     {"messages": "late"}                what pub/sub brings comes half a second later; or it is "lost", or "jumbled":
@@ -35,7 +36,7 @@ def put_clock(seconds: float) -> None:
     time.time = lambda: right() + seconds
 
 
-def arm(point: str, number: signal.Signals, *, is_embedded: bool) -> None:
+def arm(point: str, number: signal.Signals, *, is_embedded: bool, about: str | None = None) -> None:
     """Have the process send itself this signal at ``point``."""
     from turnwire_server.archive.mongo import MongoArchive
     from turnwire_server.archive.sqlite import SqliteArchive
@@ -48,11 +49,13 @@ def arm(point: str, number: signal.Signals, *, is_embedded: bool) -> None:
         owner, step = SqliteArchive if is_embedded else MongoArchive, step.removeprefix("archive.")
     original = getattr(owner, step)
     calls = 0
+    named = about is None
 
     async def faulty(self: Any, *args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        is_it = calls == int(count)
+        nonlocal calls, named
+        named = named or repr(about) in repr((args, kwargs))
+        calls += named
+        is_it = named and calls == int(count)
         if is_it and when == "before":
             os.kill(os.getpid(), number)
         result = await original(self, *args, **kwargs)
@@ -103,7 +106,7 @@ def main(arguments: Sequence[str]) -> None:
     if "clock_s" in faults:
         put_clock(faults["clock_s"])
     if "crash" in faults:
-        arm(faults["crash"], signal.SIGKILL, is_embedded=is_embedded)
+        arm(faults["crash"], signal.SIGKILL, is_embedded=is_embedded, about=faults.get("about"))
     if "halt" in faults:
         arm(faults["halt"], signal.SIGSTOP, is_embedded=is_embedded)
     if "messages" in faults:
