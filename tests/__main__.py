@@ -21,28 +21,27 @@ from queue import SimpleQueue
 HERE = Path(__file__).parent
 # Those that take long; the order is about that of their length.
 LONG = (
-    "faults/test_cluster_kill.py",
-    "contracts/test_eventlog_redis.py",
-    "contracts/test_archive_mongo.py",
-    "contracts/test_eventlog_redis_cluster.py",
-    "model/test_model.py",
-    "e2e/test_tool_calls.py",
-    "e2e/test_turn_control.py",
     "e2e/test_commands_in_states.py",
-    "server/cli/test_supervisor.py",
-    "server/cli/test_commands.py",
-    "faults/test_kill_tools.py",
-    "chaos/test_chaos.py",
-    "contracts/test_eventlog_redis_loss.py",
     "faults/test_cluster_redis_loss.py",
-    "faults/test_cluster_mongo.py",
-    "faults/test_cluster_shards.py",
-    "faults/test_cluster_sentinel.py",
+    "model/test_model.py",
+    "contracts/test_archive_mongo.py",
+    "contracts/test_eventlog_redis.py",
+    "e2e/test_tool_calls.py",
+    "faults/test_cluster_kill.py",
+    "faults/test_kill_tools.py",
+    "interleavings/test_interleavings.py",
+    "e2e/test_turn_control.py",
+    "faults/test_mongo_driver.py",
+    "faults/test_cluster_router.py",
+    "e2e/test_isolation_ids.py",
+    "e2e/test_cancel.py",
+    "chaos/test_chaos.py",
+    "contracts/test_eventlog_redis_cluster.py",
 )
 
 
 # Of the other files of a folder so many are one part: worth its start, and not waited for at the end.
-TOGETHER = 12
+TOGETHER = 8
 
 
 def parts() -> list[list[Path]]:

@@ -1,23 +1,31 @@
 """One of the processes that run the suite's parts: `python -m tests.worker [pytest options]`, started by `__main__`.
 
 It is told a part as one line of JSON on its standard input, a list of files, and answers on its standard output with
-one line: pytest's exit code and what it printed. It ends when its standard input does. Parts share what a process has
-once: the imports, which cost seconds of a core, and the servers that `tests.support` keeps for a whole run.
+one line: pytest's exit code and what it printed. It ends when its standard input does, and breaks off in good order
+when whoever started it dies. Parts share what a process has once: the imports, which cost seconds of a core, and the
+servers that `tests.support` keeps for a whole run.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
+import signal
 import sys
 import tempfile
 
 import pytest
 
+_PR_SET_PDEATHSIG = 1
+
 
 def main(options: list[str]) -> None:
     """Run whatever parts are asked for. What tests print goes nowhere near the answers."""
+    # Not SIGINT itself, which is ignored by what a shell has put into the background.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     asked, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
