@@ -476,7 +476,7 @@ async def test_every_command_in_every_state(tmp_path: Path, monkeypatch: pytest.
         return waiting.popleft() if waiting else Script.text("Said.")
 
     found: Cells = {}
-    limits = {"interrupt_hold_s": 60, "connections_per_user": 1000, "heartbeat_s": 600}
+    limits = {"interrupt_hold_s": 60, "connections_per_user": 1000, "heartbeat_s": 600, "command_timeout_s": 60}
     tools = {"modules": ["tests.support.shop_tools"]}
     async with running_provider() as provider, AsyncExitStack() as servers:
         provider.default = answer
