@@ -23,12 +23,17 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.support import wrong_clock
+# Nothing of the server is imported here: the clock is set first, and modules keep the `time.time` they found.
 
-# Nothing of the server is imported here: the clock comes first, see there. In a process that was forked it is in place.
+
+def put_clock(seconds: float) -> None:
+    """From now on this process's clock is wrong by so much. Its monotonic clock is not, nor is that of any store."""
+    right = time.time
+    time.time = lambda: right() + seconds
 
 
 def arm(point: str, number: signal.Signals, *, is_embedded: bool, about: str | None = None) -> None:
@@ -99,7 +104,7 @@ def main(arguments: Sequence[str]) -> None:
     is_embedded = "mongo_url" not in given[0].get("storage", {})
     os.environ.update(environ)  # for tools
     if "clock_s" in faults:
-        wrong_clock.put(faults["clock_s"])
+        put_clock(faults["clock_s"])
     if "crash" in faults:
         arm(faults["crash"], signal.SIGKILL, is_embedded=is_embedded, about=faults.get("about"))
     if "halt" in faults:
@@ -113,6 +118,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    if "turnwire_server" not in sys.modules:
-        wrong_clock.install()
     main(sys.argv[1:])

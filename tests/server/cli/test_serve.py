@@ -160,9 +160,7 @@ async def test_the_local_model_never_takes_the_place_of_a_configured_one(tmp_pat
 
 @pytest.mark.skipif(not is_installed(), reason="the local model is not installed")
 async def test_the_local_model_answers_and_outlives_a_ctrl_c_until_the_answer_is_whole(tmp_path: Path) -> None:
-    # It would go on for some 500, which takes half a minute of a core.
-    limit = {"TURNWIRE_TENANTS__DEFAULT__MAX_OUTPUT_TOKENS": "60"}
-    async with serving(tmp_path, "--local-model", **limit) as server:
+    async with serving(tmp_path, "--local-model") as server:
         assert "(local)" in server.said
         (child,) = psutil.Process(server.process.pid).children()
         async with connected(server.url) as client:
