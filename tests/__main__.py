@@ -4,6 +4,10 @@ Tests wait for leases and timers as much as they compute, so a few processes sid
 spreads its tests over workers cannot carry failure reports about lone surrogates.) A part is a test file that takes
 long, or some of what is left of a folder; the longest go first, each to the next process that is free (see `worker`).
 What fails is shown in full at the end.
+
+The tests share two cores with servers that are killed, stopped and voted out by others after a second's silence. So a
+few tests that failed may run once more, alone, when all else is done: those that pass then are named as unstable, and
+are work to do; more than a few, or a process that died, are a failure at once.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
+from typing import NamedTuple
 
 HERE = Path(__file__).parent
 # Those that take long; the order is about that of their length.
@@ -42,6 +47,8 @@ LONG = (
 
 # Of the other files of a folder so many are one part: worth its start, and not waited for at the end.
 TOGETHER = 8
+# So many failed tests may be a busy machine's fault; more never are.
+FEW = 3
 
 
 def parts() -> list[list[Path]]:
@@ -70,14 +77,31 @@ def environ() -> dict[str, str]:
     return inherited
 
 
+class Outcome(NamedTuple):
+    """What became of a part."""
+
+    part: list[Path]
+    code: int
+    """Pytest's exit code."""
+    output: str
+    failed: list[str]
+    """The tests that failed, by pytest's names; none when it was not a test that failed."""
+    seconds: float
+
+
 class Worker:
     """A process that runs parts one after the other, and another one in its place when it dies."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
-    def run(self, part: list[Path]) -> tuple[int, str]:
-        """Pytest's exit code and output."""
+    def run(self, part: list[Path], tests: list[str] | None = None) -> Outcome:
+        """Run a part, or some of its ``tests``."""
+        began = time.monotonic()
+        code, output, failed = self._ask(tests or [str(path) for path in part], name_of(part))
+        return Outcome(part, code, output, failed, time.monotonic() - began)
+
+    def _ask(self, arguments: list[str], name: str) -> tuple[int, str, list[str]]:
         if self._process is None:
             command = [sys.executable, "-m", "tests.worker", *sys.argv[1:]]
             pipe = subprocess.PIPE
@@ -86,14 +110,14 @@ class Worker:
             )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(json.dumps([str(path) for path in part]), file=self._process.stdin, flush=True)
+        print(json.dumps(arguments), file=self._process.stdin, flush=True)
         answer = self._process.stdout.readline()
         if not answer:
             code = self._process.wait()
             self._process = None
-            return 1, f"ERROR {name_of(part)}: its process died with exit code {code}"
-        code, output = json.loads(answer)
-        return code, output
+            return 1, f"ERROR {name}: its process died with exit code {code}", []
+        code, output, failed = json.loads(answer)
+        return code, output, failed
 
     def end(self) -> None:
         """Let it end what it is at, which is nothing but after an interrupt."""
@@ -101,41 +125,59 @@ class Worker:
             self._process.communicate()
 
 
-def work(waiting: Iterator[list[Path]], done: SimpleQueue[tuple[list[Path], int, str, float]]) -> None:
+def work(waiting: Iterator[list[Path]], done: SimpleQueue[Outcome]) -> None:
     """Have a worker run parts until there are none left."""
     worker = Worker()
     for part in waiting:
-        began = time.monotonic()
-        code, output = worker.run(part)
-        done.put((part, code, output, time.monotonic() - began))
+        done.put(worker.run(part))
     worker.end()
+
+
+def shown(outcome: Outcome) -> bool:
+    """Print a part's line; whether it passed."""
+    lines = outcome.output.strip().splitlines() or ["no output"]
+    print(f"{name_of(outcome.part):70} {outcome.seconds:6.1f} s  {lines[-1].strip('= ')}", flush=True)
+    if outcome.code in (0, 5):  # 5: the options chose none of its tests
+        return True
+    print(*(line for line in lines if line.startswith(("FAILED", "ERROR"))), sep="\n")
+    return False
+
+
+def alone(failures: list[Outcome]) -> list[str]:
+    """Run the failed tests once more, with nothing beside them; the names of all, if all of them pass now."""
+    names = [name for failure in failures for name in failure.failed]
+    if len(names) > FEW or not all(failure.failed for failure in failures):
+        return []
+    print(f"once more, alone: {', '.join(names)}", flush=True)
+    worker = Worker()
+    again = [worker.run(failure.part, failure.failed) for failure in failures]
+    worker.end()
+    passed = [shown(outcome) for outcome in again]
+    return names if all(passed) else []
 
 
 def main() -> int:
     """Run all parts, a few at once; the exit code is 0 when all passed."""
     began = time.monotonic()
-    failed: list[str] = []
     all_parts = parts()
     waiting = iter(all_parts)
-    done: SimpleQueue[tuple[list[Path], int, str, float]] = SimpleQueue()
+    done: SimpleQueue[Outcome] = SimpleQueue()
     # One more than there are cores: some of them always wait.
     count = min((os.cpu_count() or 1) + 1, 4)
     threads = [threading.Thread(target=work, args=(waiting, done), daemon=True) for _ in range(count)]
     for thread in threads:
         thread.start()
-    for _ in all_parts:
-        part, code, output, seconds = done.get()
-        last = output.strip().splitlines()[-1] if output.strip() else "no output"
-        print(f"{name_of(part):70} {seconds:6.1f} s  {last.strip('= ')}", flush=True)
-        if code not in (0, 5):  # 5: the options chose none of its tests
-            failed.append(output)
-            print(*(line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))), sep="\n")
+    failures = [outcome for outcome in (done.get() for _ in all_parts) if not shown(outcome)]
     for thread in threads:
         thread.join()
-    for output in failed:
-        print(output)
-    print(f"{'FAILED' if failed else 'passed'} after {time.monotonic() - began:.0f} s")
-    return 1 if failed else 0
+    for failure in failures:
+        print(failure.output)
+    unstable = alone(failures) if failures else []
+    for name in unstable:
+        print(f"UNSTABLE {name}: failed beside others, passed alone")
+    passed = not failures or bool(unstable)
+    print(f"{'passed' if passed else 'FAILED'} after {time.monotonic() - began:.0f} s")
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":
