@@ -18,11 +18,11 @@ from pathlib import Path
 from tests.support.mongo import running_mongo
 from tests.support.redis import running_redis
 
-from benchmarks.processes import Child, child
+from benchmarks.kinds import KINDS, OURS, PEERS, Places, not_installed
+from benchmarks.processes import Child, child, module
 from benchmarks.report import Idle, Results, Streaming, show, write
 
 RESULTS = Path(__file__).with_name("results.json")
-KINDS = {"bare": "bare_pipe", "embedded": "turnwire_target", "redis": "turnwire_target"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +42,20 @@ class Plan:
         return cls(rounds=1, window_s=5.0, connections=500, idle_rounds=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
-    """What the servers use."""
-
-    provider_url: str
-    redis_url: str
-    mongo_url: str
-
-    def arguments(self, kind: str) -> list[str]:
-        stores = ["--redis-url", self.redis_url, "--mongo-url", self.mongo_url] if kind == "redis" else []
-        return ["--provider", self.provider_url, *stores]
-
-
 @asynccontextmanager
 async def _run(kind: str, places: Places) -> AsyncIterator[tuple[Child, Child]]:
     """A fresh server of this kind and its clients. The clients go first at the end, so that nothing is drained."""
     async with (
-        child(KINDS[kind], *places.arguments(kind)) as server,
-        child("load", "--url", server.hello["url"], "--kind", "bare" if kind == "bare" else "turnwire") as clients,
+        child(KINDS[kind].command(places)) as server,
+        child(module("load", "--url", server.hello["url"], "--client", KINDS[kind].client)) as clients,
     ):
         yield server, clients
 
 
 async def _streaming(kind: str, places: Places, plan: Plan) -> Streaming:
+    streams = min(plan.streams, KINDS[kind].streams or plan.streams)
     async with _run(kind, places) as (server, clients):
-        await clients.ask("streams", count=plan.streams)
+        await clients.ask("streams", count=streams)
         await asyncio.sleep(plan.warm_up_s)
         # The accounts are read right after each mark: what lies between belongs to neither or to both windows.
         began = await clients.ask("mark")
@@ -80,6 +68,7 @@ async def _streaming(kind: str, places: Places, plan: Plan) -> Streaming:
     seconds, tokens = ended["at"] - began["at"], ended["tokens"]
     return Streaming(
         kind=kind,
+        streams=streams,
         us_per_delta=(user_after - user + system_after - system) / tokens * 1e6,
         system_us_per_delta=(system_after - system) / tokens * 1e6,
         deltas_per_s=tokens / seconds,
@@ -106,10 +95,12 @@ async def _idle(kind: str, places: Places, plan: Plan) -> Idle:
 
 async def measure(plan: Plan, kinds: Sequence[str]) -> Results:
     results = Results(plan=asdict(plan))
-    async with child("provider", "--rate", str(plan.rate)) as provider, AsyncExitStack() as stack:
+    needs = frozenset[str]().union(*(KINDS[kind].needs for kind in kinds))
+    async with child(module("provider", "--rate", str(plan.rate))) as provider, AsyncExitStack() as stack:
         redis_url = mongo_url = ""
-        if "redis" in kinds:
+        if "redis" in needs:
             redis_url = (await stack.enter_async_context(running_redis())).url
+        if "mongo" in needs:
             mongo_url = f"{(await stack.enter_async_context(running_mongo())).url}?retryWrites=false"
         places = Places(f"http://127.0.0.1:{provider.hello['port']}/v1", redis_url, mongo_url)
         for number in range(plan.rounds):
@@ -119,7 +110,7 @@ async def measure(plan: Plan, kinds: Sequence[str]) -> Results:
                 results.streaming.append(found)
                 print(f"  {found}", flush=True)
         for _ in range(plan.idle_rounds):
-            for kind in kinds:
+            for kind in (kind for kind in kinds if KINDS[kind].is_idle_measured):
                 held = await _idle(kind, places, plan)
                 results.idle.append(held)
                 print(f"  {held}", flush=True)
@@ -130,15 +121,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="half a minute instead of two: one short round")
     parser.add_argument("--rounds", type=int, help="runs of each server")
-    parser.add_argument("--kinds", default=",".join(KINDS), help="the servers; `bare` is always among them")
+    parser.add_argument("--kinds", default=",".join(OURS), help="the servers; `bare` is always among them")
+    parser.add_argument("--peers", action="store_true", help=f"these too: {', '.join(PEERS)}")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
     arguments = parser.parse_args()
     plan = Plan.quick() if arguments.quick else Plan()
     if arguments.rounds:
         plan = Plan(**{**asdict(plan), "rounds": arguments.rounds})
-    kinds = ["bare", *(kind for kind in arguments.kinds.split(",") if kind != "bare")]
+    kinds = list(dict.fromkeys(["bare", *arguments.kinds.split(","), *(PEERS if arguments.peers else ())]))
     if unknown := set(kinds) - set(KINDS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
+    if missing := not_installed(kinds):
+        parser.error(f"not installed; {', '.join(missing)}")
     began = time.monotonic()
     print(f"{plan.streams} streams of {plan.rate:g} deltas a second, {plan.connections} idle connections")
     results = asyncio.run(measure(plan, kinds))

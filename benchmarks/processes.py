@@ -8,12 +8,15 @@ ever touched.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
+import os
 import resource
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ Order = Callable[[Answer], Awaitable[Answer]]
 START_S = 30.0
 END_S = 10.0
 _LINE_BYTES = 1 << 20
-_ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 
 
 # --- the side of the parent ------------------------------------------------------------------------------
@@ -60,9 +63,24 @@ class Child:
         return await self.read(wait_s)
 
     def cpu_s(self) -> tuple[float, float]:
-        """User and system seconds of all its threads so far."""
-        times = self._accounts.cpu_times()
-        return times.user, times.system
+        """User and system seconds so far, of all threads of the child and of the processes that it started.
+
+        Processes that ended count with those that waited for them. One that ended and that nobody waited for, or whose
+        parent ended first, is lost; none of the servers here has such.
+        """
+        while True:
+            tree = [self._accounts, *self._accounts.children(recursive=True)]
+            try:
+                # From the root on: what ends in between is asked for itself, or is gone, and then all are asked again.
+                times = [process.cpu_times() for process in tree]
+            except psutil.NoSuchProcess:
+                if not self._accounts.is_running():
+                    raise
+                continue
+            return (
+                sum(each.user + each.children_user for each in times),
+                sum(each.system + each.children_system for each in times),
+            )
 
     def waited_s(self) -> float:
         """Seconds its main thread was ready to run and had no CPU: other work on the machine. NaN where unknown."""
@@ -75,27 +93,43 @@ class Child:
         return int(self._accounts.memory_info().rss)
 
     async def end(self) -> None:
+        """Close its stdin and wait; a child that does not end is killed, with what it started."""
         assert self._process.stdin is not None, "started with a pipe"
         self._process.stdin.close()
         try:
             async with asyncio.timeout(END_S):
                 await self._process.wait()
         except TimeoutError:
-            self._process.kill()
+            for process in [*self._accounts.children(recursive=True), self._accounts]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
             await self._process.wait()
 
 
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What is started. It obeys the protocol of this file: a line of JSON when it is ready, the end with its stdin."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Beside this process's own environment."""
+    cwd: Path = ROOT
+
+
+def module(name: str, *arguments: str) -> Command:
+    """`python -m benchmarks.<name>`."""
+    return Command([sys.executable, "-m", f"benchmarks.{name}", *arguments])
+
+
 @asynccontextmanager
-async def child(module: str, *arguments: str) -> AsyncIterator[Child]:
-    """`python -m benchmarks.<module>` inside the block, ready."""
+async def child(command: Command) -> AsyncIterator[Child]:
+    """The command's process inside the block, ready."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        f"benchmarks.{module}",
-        *arguments,
+        *command.argv,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        cwd=_ROOT,
+        cwd=command.cwd,
+        env={**os.environ, **command.env},
         limit=_LINE_BYTES,
     )
     started = Child(process)

@@ -13,6 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.kinds import KINDS
+
 # Below this share of the wanted rate a run says more about the machine than about the server.
 _KEPT_UP = 0.97
 # Above this share of its time without a CPU that it wanted, a server was kept waiting by other work.
@@ -24,6 +26,7 @@ class Streaming:
     """One run. A delta is a token of the provider, however many of them one event or one frame carries."""
 
     kind: str
+    streams: int
     us_per_delta: float
     system_us_per_delta: float
     deltas_per_s: float
@@ -35,7 +38,7 @@ class Streaming:
 
     def __str__(self) -> str:
         return (
-            f"{self.kind:9} {self.us_per_delta:6.1f} µs a delta ({self.system_us_per_delta:.1f} in the kernel),"
+            f"{self.kind:10} {self.us_per_delta:6.1f} µs a delta ({self.system_us_per_delta:.1f} in the kernel),"
             f" {self.deltas_per_s:.0f} a second, delay {self.delay_p50_ms:.1f} ms (p99 {self.delay_p99_ms:.1f} ms),"
             f" {self.waited:.0%} of the time without a CPU"
         )
@@ -49,7 +52,7 @@ class Idle:
     kb_per_connection: float
 
     def __str__(self) -> str:
-        return f"{self.kind:9} {self.kb_per_connection:6.1f} kB an idle connection"
+        return f"{self.kind:10} {self.kb_per_connection:6.1f} kB an idle connection"
 
 
 @dataclass(slots=True)
@@ -70,8 +73,9 @@ class Results:
         return list(dict.fromkeys(run.kind for run in self.streaming))
 
     def ratios(self, kind: str, name: str) -> list[float]:
-        """This kind to the bare server, one of each round."""
-        return [ours / bare for ours, bare in zip(self.of(kind, name), self.of("bare", name), strict=True)]
+        """This kind to the bare server, one of each round; none if this kind does not have the figure."""
+        runs = self.of(kind, name)
+        return [ours / bare for ours, bare in zip(runs, self.of("bare", name), strict=True)] if runs else []
 
 
 def show(results: Results) -> None:
@@ -80,7 +84,7 @@ def show(results: Results) -> None:
     table = Table(title=f"\nmedians, {results.seconds:.0f} s in all", title_justify="left")
     table.add_column("")
     table.add_column("bare", justify="right")
-    for kind in results.kinds[1:]:
+    for kind in _ours(results):
         table.add_column(kind, justify="right")
         table.add_column("ratio (from – to)", justify="right")
     _row(table, results, "CPU µs per delta", "us_per_delta", "{:.1f}")
@@ -90,11 +94,14 @@ def show(results: Results) -> None:
     _row(table, results, "deltas per frame", "deltas_per_frame", "{:.2f}")
     _row(table, results, "kB RSS per idle connection", "kb_per_connection", "{:.1f}")
     console.print(table)
-    wanted = results.plan["streams"] * results.plan["rate"]
-    slow = [run for run in results.streaming if run.deltas_per_s < _KEPT_UP * wanted]
+    if any(KINDS[kind].is_peer for kind in results.kinds):
+        console.print(_beside_peers(results))
+    rate = results.plan["rate"]
+    slow = [run for run in results.streaming if run.deltas_per_s < _KEPT_UP * run.streams * rate]
     if slow:
         console.print(
-            f"{len(slow)} runs did not keep up with {wanted:.0f} deltas a second: use their ratios with care."
+            f"{len(slow)} runs ({', '.join(dict.fromkeys(run.kind for run in slow))}) did not keep up with {rate:g}"
+            " deltas a second and stream: use their ratios with care."
         )
     disturbed = [run for run in results.streaming if run.waited > _UNDISTURBED]
     if disturbed:
@@ -106,17 +113,47 @@ def show(results: Results) -> None:
 
 def write(results: Results, path: Path) -> None:
     machine = {"python": sys.version.split()[0], "system": platform.platform(), "machine": platform.machine()}
+    names = ("us_per_delta", "kb_per_connection")
     summary = {
-        kind: {name: median(results.ratios(kind, name)) for name in ("us_per_delta", "kb_per_connection")}
+        kind: {name: median(ratios) for name in names if (ratios := results.ratios(kind, name))}
         for kind in results.kinds[1:]
     }
     path.write_text(json.dumps({"ratios": summary, "machine": machine, **asdict(results)}, indent=2) + "\n")
     print(f"written to {path}")
 
 
+def _ours(results: Results) -> list[str]:
+    """Turnwire's own kinds, which the bare pipe is compared with in all figures."""
+    return [kind for kind in results.kinds[1:] if not KINDS[kind].is_peer]
+
+
+def _beside_peers(results: Results) -> Table:
+    """A line for each server; what Turnwire costs beside it is told as medians of the rounds' ratios."""
+    ours = _ours(results)
+    table = Table(title="\nCPU and delay beside other ways", title_justify="left")
+    for title in ("", "streams", "deltas/s", "µs CPU a delta", "to bare", *(f"{kind} to it" for kind in ours)):
+        table.add_column(title, justify="right" if title else "left")
+    table.add_column("delay ms p50 / p99", justify="right")
+    for kind in results.kinds:
+        cpu = results.of(kind, "us_per_delta")
+        table.add_row(
+            kind,
+            f"{results.of(kind, 'streams')[0]:g}",
+            f"{median(results.of(kind, 'deltas_per_s')):.0f}",
+            f"{median(cpu):.1f}",
+            f"{median(results.ratios(kind, 'us_per_delta')):.2f}",
+            *(
+                f"{median(own / theirs for own, theirs in zip(results.of(mine, 'us_per_delta'), cpu, strict=True)):.2f}"
+                for mine in ours
+            ),
+            f"{median(results.of(kind, 'delay_p50_ms')):.2f} / {median(results.of(kind, 'delay_p99_ms')):.2f}",
+        )
+    return table
+
+
 def _row(table: Table, results: Results, label: str, name: str, form: str) -> None:
     cells = [form.format(median(results.of("bare", name)))]
-    for kind in results.kinds[1:]:
+    for kind in _ours(results):
         ratios = results.ratios(kind, name)
         cells.append(form.format(median(results.of(kind, name))))
         cells.append(f"{median(ratios):.2f} ({min(ratios):.2f} – {max(ratios):.2f})")

@@ -1,0 +1,69 @@
+"""What is measured: each kind of server, how it is started, which client speaks its wire, and what it needs.
+
+A peer is a rival, built the way its own documentation says; README.md has what each does and does not do. Its packages
+lie in an environment of its own, which a make target installs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.processes import Command, module
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What the servers use; a store's URL is empty unless a kind that is measured needs it."""
+
+    provider_url: str
+    redis_url: str = ""
+    mongo_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of server."""
+
+    client: str
+    """The name of its client in `clients/`."""
+    command: Callable[[Places], Command]
+    needs: frozenset[str] = frozenset()
+    """`redis`, `mongo`. The provider is always there."""
+    streams: int | None = None
+    """How many streams at most, for one that does not keep up with the plan's; the report says so."""
+    is_idle_measured: bool = False
+    installed: Path | None = None
+    """What is there once its environment is installed; None for what `make` always sets up."""
+    make_target: str = ""
+
+    @property
+    def is_peer(self) -> bool:
+        return self.installed is not None
+
+
+def _embedded(places: Places) -> Command:
+    return module("turnwire_target", "--provider", places.provider_url)
+
+
+def _redis(places: Places) -> Command:
+    stores = ["--redis-url", places.redis_url, "--mongo-url", places.mongo_url]
+    return module("turnwire_target", "--provider", places.provider_url, *stores)
+
+
+KINDS: Mapping[str, Kind] = {
+    "bare": Kind("bare", lambda places: module("bare_pipe", "--provider", places.provider_url), is_idle_measured=True),
+    "embedded": Kind("turnwire", _embedded, is_idle_measured=True),
+    "redis": Kind("turnwire", _redis, frozenset({"redis", "mongo"}), is_idle_measured=True),
+}
+OURS = tuple(name for name, kind in KINDS.items() if not kind.is_peer)
+PEERS = tuple(name for name, kind in KINDS.items() if kind.is_peer)
+
+
+def not_installed(names: Sequence[str]) -> list[str]:
+    """For each of these whose environment is not there, what installs it."""
+    kinds = ((name, KINDS[name]) for name in names)
+    return [
+        f"{name}: make {kind.make_target}" for name, kind in kinds if kind.installed and not kind.installed.exists()
+    ]
