@@ -20,7 +20,8 @@ help:
 	@echo "make soak   properties with many more examples"
 	@echo "make check  format, lint, types, import order"
 	@echo "make format put the format right"
-	@echo "make bench  measure the server beside a bare pipe"
+	@echo "make bench  measure the server beside a bare pipe and beside rivals, which it installs"
+	@echo "make bench-quick  half a minute of it, without the rivals"
 	@echo "make bench-router  measure the router beside LiteLLM's"
 	@echo "make clean  remove what these commands made, but not your data"
 
@@ -70,6 +71,15 @@ $(JS)/node_modules/.installed: $(JS)/package-lock.json
 	@$(NEEDS_NODE)
 	cd $(JS) && npm ci --loglevel=error
 	@touch $@
+
+# Rivals on Node, for benchmarks. They need a newer Node than npm does, and bring it where there is one to bring.
+NODE_PEERS := benchmarks/peers/node
+$(NODE_PEERS)/node_modules/.installed: $(NODE_PEERS)/package-lock.json
+	@$(NEEDS_NODE)
+	cd $(NODE_PEERS) && npm ci --loglevel=error
+	@touch $@
+
+PEERS := $(NODE_PEERS)/node_modules/.installed
 
 # The tests start servers of their own, on ports and folders of their own. The package may bring a service that
 # starts by itself: it is neither used nor touched.
@@ -145,6 +155,7 @@ test-cluster: $(VENV)/.dev $(MONGO)/.installed servers
 check: $(VENV)/.dev $(JS)/node_modules/.installed $(PLAYGROUND)/node_modules/.installed
 	cd $(JS) && npm run check
 	cd $(PLAYGROUND) && npm run check
+	$(JS)/node_modules/.bin/biome check --config-path=$(JS) $(NODE_PEERS)/*.mjs
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -155,9 +166,16 @@ format: $(VENV)/.dev $(JS)/node_modules/.installed $(PLAYGROUND)/node_modules/.i
 	$(BIN)/ruff check --fix
 	cd $(JS) && npm run format
 	cd $(PLAYGROUND) && npm run format
+	$(JS)/node_modules/.bin/biome check --write --config-path=$(JS) $(NODE_PEERS)/*.mjs
 
-bench: $(VENV)/.dev
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.dev $(MONGO)/.installed servers $(PEERS)
+	$(BIN)/python -m benchmarks --peers
+
+.PHONY: bench-quick bench-node
+bench-quick: $(VENV)/.dev $(MONGO)/.installed servers
+	$(BIN)/python -m benchmarks --quick
+
+bench-node: $(NODE_PEERS)/node_modules/.installed
 
 # What the router adds to a request, beside the SDK alone and beside LiteLLM's Router.
 .PHONY: bench-router
@@ -165,7 +183,7 @@ bench-router: $(VENV)/.dev $(LITELLM)/.installed
 	$(BIN)/python -m benchmarks.router
 
 clean:
-	rm -rf $(PLAYGROUND)/node_modules $(dir $(PAGE)) dist
+	rm -rf $(PLAYGROUND)/node_modules $(NODE_PEERS)/node_modules $(dir $(PAGE)) dist
 	rm -rf $(JS)/node_modules $(JS)/dist $(VENV) $(MONGO) $(MCP) $(LITELLM) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Kills, pauses and cuts at random for SECONDS, from SEED on; stops at the first thing that does not hold.

@@ -52,10 +52,31 @@ def _redis(places: Places) -> Command:
     return module("turnwire_target", "--provider", places.provider_url, *stores)
 
 
+_NODE_PEERS = Path(__file__).parent / "peers" / "node"
+
+
+def _node(script: str) -> Callable[[Places], Command]:
+    """A peer on Node, the one that its packages bring or else the one in PATH."""
+
+    def command(places: Places) -> Command:
+        brought = next(_NODE_PEERS.glob("node_modules/node-linux-*/bin/node"), None)
+        env = {"NODE_ENV": "production", "BENCH_PROVIDER": places.provider_url, "REDIS_URL": places.redis_url}
+        return Command([str(brought or "node"), f"{script}.mjs"], env, _NODE_PEERS)
+
+    return command
+
+
+def _node_peer(name: str) -> Kind:
+    installed = _NODE_PEERS / "node_modules" / ".installed"
+    return Kind(name, _node(name), frozenset({"redis"}), installed=installed, make_target="bench-node")
+
+
 KINDS: Mapping[str, Kind] = {
     "bare": Kind("bare", lambda places: module("bare_pipe", "--provider", places.provider_url), is_idle_measured=True),
     "embedded": Kind("turnwire", _embedded, is_idle_measured=True),
     "redis": Kind("turnwire", _redis, frozenset({"redis", "mongo"}), is_idle_measured=True),
+    "socketio": _node_peer("socketio"),
+    "aisdk": _node_peer("aisdk"),
 }
 OURS = tuple(name for name, kind in KINDS.items() if not kind.is_peer)
 PEERS = tuple(name for name, kind in KINDS.items() if kind.is_peer)

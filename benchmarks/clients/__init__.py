@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from benchmarks.clients.aisdk import AISDK
 from benchmarks.clients.bare import Bare
 from benchmarks.clients.client import Client, IdleClient, ServerError
+from benchmarks.clients.socketio import SocketIO
 from benchmarks.clients.turnwire import Turnwire
 
-CLIENTS: Mapping[str, Callable[[str], Client]] = {"bare": Bare, "turnwire": Turnwire}
+CLIENTS: Mapping[str, Callable[[str], Client]] = {
+    "bare": Bare,
+    "turnwire": Turnwire,
+    "socketio": SocketIO,
+    "aisdk": AISDK,
+}
 """By name; each is made with the URL that its server said."""
 
 __all__ = ["CLIENTS", "Client", "IdleClient", "ServerError"]
