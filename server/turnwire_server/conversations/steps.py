@@ -14,6 +14,7 @@ import itertools
 import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import anyio
@@ -205,9 +206,10 @@ class Answer:
                     if isinstance(winner.error, ProviderError):
                         raise winner.error
                     stream = winner.stream
-                    await self._take(attempt, winner.chunks or [])
-                async for chunks in stream:
-                    await self._take(attempt, chunks)
+                    if not self._take(attempt, winner.chunks or []):
+                        await self._writer.room()
+                while not await gw.pump(stream, partial(self._take, attempt)):
+                    await self._writer.room()
             except ProviderError as error:
                 self._attempts.end(attempt, "failed", error)
                 return attempt, error
@@ -266,8 +268,8 @@ class Answer:
         )
         return to_continue(prompt) if self._continues else prompt
 
-    async def _take(self, attempt: Attempt, chunks: Sequence[Chunk]) -> None:
-        """What the model has said."""
+    def _take(self, attempt: Attempt, chunks: Sequence[Chunk]) -> bool:
+        """What the model has said; whether there is room for more."""
         writer, entry = self._writer, attempt.entry
         attempt.call.answered()
         for chunk in chunks:
@@ -283,8 +285,7 @@ class Answer:
                 entry.generated(chunk.text)
             else:
                 self._other_chunk(entry, chunk)
-        if writer.is_full:
-            await writer.room()
+        return not writer.is_full
 
     def _other_chunk(self, entry: OpenAttempt, chunk: Chunk) -> None:
         writer, head = self._writer, self._head

@@ -52,6 +52,12 @@ class Deadline:
         if self._timer is None or when < self._fires_at:
             self._set_timer(when)
 
+    def move(self, when: float) -> None:
+        """The wait under way, if there is one, may last until `when`."""
+        self._when = when
+        if self._timer is not None and when < self._fires_at:
+            self._set_timer(when)
+
     def end(self) -> None:
         """The wait is over."""
         self._task = None

@@ -10,10 +10,10 @@ Above: the turn, through `gateway.router`. Below: `gateway.providers`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from turnwire_server.settings import Deployment
@@ -113,6 +113,33 @@ Chunk = (
 )
 
 ChunkStream = AbstractAsyncContextManager[AsyncIterator[list[Chunk]]]
+
+Take = Callable[[list[Chunk]], bool]
+"""Takes what has come, at once; False: no more for now."""
+
+
+@runtime_checkable
+class Pushing(Protocol):
+    """A stream that can hand over chunks without waking whoever waits for them."""
+
+    async def pump(self, take: Take) -> bool:
+        """As `pump`."""
+
+
+async def pump(stream: AsyncIterator[list[Chunk]], take: Take) -> bool:
+    """Hand over the chunks of an entered stream as they come. True: that was all; False: ``take`` said so.
+
+    Call it again to go on. Raises as iterating does, and what ``take`` raises.
+    """
+    return await (stream.pump(take) if isinstance(stream, Pushing) else pull(stream, take))
+
+
+async def pull(stream: AsyncIterator[list[Chunk]], take: Take) -> bool:
+    """`pump` for a stream that can only be iterated."""
+    async for chunks in stream:
+        if not take(chunks):
+            return False
+    return True
 
 
 class Provider(Protocol):

@@ -18,7 +18,6 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-import aiohttp
 import anyio
 import httpx2
 import openai
@@ -28,9 +27,10 @@ from openai import AsyncOpenAI, DefaultAioHttpClient
 from turnwire_server.gateway.credentials import Credential
 from turnwire_server.gateway.deadline import Deadline
 from turnwire_server.gateway.errors import ProviderError, ProviderErrorKind
-from turnwire_server.gateway.provider import Chunk, ChunkStream, ModelRequest, Usage
+from turnwire_server.gateway.provider import Chunk, ChunkStream, ModelRequest, Take, Usage, pull
 from turnwire_server.gateway.providers.chat_chunks import ChatDecoder
 from turnwire_server.gateway.providers.openai_faults import Faults
+from turnwire_server.gateway.providers.pushed import PushedBody
 from turnwire_server.settings import Deployment
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -118,6 +118,7 @@ class _ChatStream:
         # Set when entered:
         self._deadline: Deadline
         self._decoder: ChatDecoder
+        self._body: PushedBody | None
         self._more: Callable[[], Awaitable[bytes]]
         self._total_at = 0.0
         self._wait_until = 0.0
@@ -145,18 +146,57 @@ class _ChatStream:
                 raise self._failure
             if self._at_end:
                 raise StopAsyncIteration
-            data = await self._read()
-            if data is not None:
-                chunks = self._decoder.feed(data)
-                self._anything_came = True
-            else:
-                chunks = self._decoder.end()
-                self._at_end = True
-            if chunks:
-                self._note_progress(chunks)
-            self._judge()
-            if chunks:
+            if chunks := self._decoded(await self._in_time(self._more) or None):
                 return chunks
+
+    async def pump(self, take: Take) -> bool:
+        """As `provider.pump`. While nothing else has to be waited for, no task is woken for what comes."""
+        while self._body is not None:
+            if self._body.has_news or self._at_end or self._failure is not None:
+                chunks = await anext(self, None)
+                if chunks is None or not take(chunks):
+                    return chunks is None
+            elif not await self._push(self._body, take):
+                return False
+        return await pull(self, take)
+
+    async def _push(self, body: PushedBody, take: Take) -> bool:
+        """Until somebody has to look: False when ``take`` wants no more."""
+        raised: Exception | None = None
+        goes_on = True
+
+        def taken(data: bytes) -> bool:
+            nonlocal raised, goes_on
+            try:
+                if chunks := self._decoded(data):
+                    goes_on = take(chunks)
+            except Exception as error:
+                raised = error
+                return False
+            return goes_on and not self._at_end and self._failure is None
+
+        async def pushed() -> bytes:
+            await body.push(taken)
+            return b"more"
+
+        if await self._in_time(pushed) is None and (chunks := self._decoded(None)):
+            goes_on = take(chunks)
+        if raised is not None:
+            raise raised
+        return goes_on
+
+    def _decoded(self, data: bytes | None) -> list[Chunk]:
+        """What the next bytes say, or the end."""
+        if data is not None:
+            chunks = self._decoder.feed(data)
+            self._anything_came = True
+        else:
+            chunks = self._decoder.end()
+            self._at_end = True
+        if chunks:
+            self._note_progress(chunks)
+        self._judge()
+        return chunks
 
     async def _open(self) -> None:
         limits = self._deployment
@@ -168,7 +208,8 @@ class _ChatStream:
         response = await self._send(min(self._wait_until, self._total_at))
         content_type = response.headers.get("content-type", "")
         self._decoder = ChatDecoder(is_json=content_type.startswith("application/json"))
-        self._more = _reader_of(response)
+        self._body = _body_of(response)
+        self._more = self._body.read if self._body is not None else _decompressed(response)
         self._exit.push_async_callback(self._close, response)  # no await since the response came
 
     async def _send(self, until: float) -> httpx2.Response:
@@ -199,11 +240,11 @@ class _ChatStream:
         finally:
             self._deadline.end()
 
-    async def _read(self) -> bytes | None:
-        """The next bytes; None at the end. Timed; once the answer is whole, every failure is the end."""
+    async def _in_time(self, wait: Callable[[], Awaitable[bytes]]) -> bytes | None:
+        """What ``wait`` gives, if it does in time. Once the answer is whole, every failure is its end: None."""
         self._deadline.begin(min(self._wait_until, self._total_at))
         try:
-            return await self._more() or None
+            return await wait()
         except asyncio.CancelledError:
             if not self._deadline.is_mine():
                 raise
@@ -223,8 +264,9 @@ class _ChatStream:
         now = self._deadline.now()
         if self._decoder.finished:
             self._wait_until = now + min(USAGE_WAIT_S, self._deployment.idle_timeout_s)
-        elif not all(isinstance(chunk, Usage) for chunk in chunks):
+        elif any(chunk.__class__ is not Usage for chunk in chunks):
             self._wait_until, self._limit = now + self._deployment.idle_timeout_s, self._idle_long
+        self._deadline.move(min(self._wait_until, self._total_at))
 
     def _judge(self) -> None:
         """Decides whether the stream is over, and how."""
@@ -268,22 +310,25 @@ class _ChatStream:
                 pass
 
 
-def _reader_of(response: httpx2.Response) -> Callable[[], Awaitable[bytes]]:
-    """What gives the next bytes of a body as they come, and nothing at its end.
+def _body_of(response: httpx2.Response) -> PushedBody | None:
+    """What gives the bytes of a body as they come; None when they are compressed, which was not asked for.
 
     Between the socket and an answer's iterator lie three generators, which cost more per token than the socket does:
-    they are passed by. A body that a proxy has compressed, which is not asked for, is read through them.
+    they are passed by.
     """
     if response.headers.get("content-encoding", "identity") != "identity":
-        pieces = response.aiter_bytes()
-
-        async def decoded() -> bytes:
-            return await anext(pieces, b"")
-
-        return decoded
+        return None
     below: Any = response.stream
-    reader: aiohttp.StreamReader = below._stream._aiohttp_response.content
-    return reader.readany
+    return PushedBody(below._stream._aiohttp_response.content)
+
+
+def _decompressed(response: httpx2.Response) -> Callable[[], Awaitable[bytes]]:
+    pieces = response.aiter_bytes()
+
+    async def read() -> bytes:
+        return await anext(pieces, b"")
+
+    return read
 
 
 def _client_for(deployment: Deployment) -> AsyncOpenAI:
