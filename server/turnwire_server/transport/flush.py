@@ -14,6 +14,7 @@ from turnwire_server.conversations.attendance import News
 from turnwire_server.conversations.conversation import Conversation
 
 from .follower import Place
+from .framing import websocket_frame
 
 # So many followers are told each what it does not know yet, when each was given the list at another moment.
 _DIFFERENT_NEWS = 64
@@ -35,7 +36,8 @@ def flush(conversation: Conversation, epoch: str, entries: Sequence[Entry]) -> N
         frame = frames.get(session.codec)
         if frame is None:
             codec = session.codec
-            frame = frames[codec] = codec.join([codec.encode_entry(entry) for entry in entries])
+            message = codec.join([codec.encode_entry(entry) for entry in entries])
+            frame = frames[codec] = websocket_frame(codec, message)
         if session.write_if_room(frame):
             place.seq = last
         else:
@@ -63,7 +65,8 @@ def show_presence(conversation: Conversation, news: News) -> None:
         frame = shared.get((level, codec))
         if frame is None:
             message = news.message(conversation.ref.conversation_id, level)
-            frame = shared[level, codec] = b"" if message is None else codec.encode(message)
+            frame = b"" if message is None else websocket_frame(codec, codec.encode(message))
+            shared[level, codec] = frame
         if not frame:
             continue
         if place.held or place.untold or not place.session.write_if_room(frame):

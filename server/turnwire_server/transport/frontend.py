@@ -82,6 +82,8 @@ class Frontend:
         self._by_user: Counter[tuple[str, str]] = Counter()
         self._by_tenant: Counter[str] = Counter()
         services.tenants.changed, services.tenants.in_use = self._tenant_changed, lambda: self._by_tenant
+        self.write_room = limits.send_buffer_bytes // 2
+        """Bytes that may wait for a socket before what is ready for it has to wait elsewhere."""
         self.wire_limits = WireLimits(
             frame_bytes=limits.frame_bytes,
             commands_per_s=limits.commands_per_s,

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import anyio
-from websockets.asyncio.server import ServerConnection, broadcast
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
 
 from turnwire_protocol import (
     TERMINAL_TYPES,
@@ -43,6 +44,7 @@ from turnwire_server.eventlog.base import ConversationRef, LogUnavailable
 
 from .dispatch import dispatch
 from .follower import Place, Placed, judge
+from .framing import websocket_frame
 from .frontend import Frontend
 from .speech import Speech
 
@@ -182,18 +184,23 @@ class Session:
             self.send(RateLimitsUpdated(limits=limits))
 
     def write_if_room(self, frame: bytes) -> bool:
-        """Write a ready frame unless the socket's buffer is too full for it."""
+        """Write a ready `websocket_frame` unless the socket's buffer is too full for it."""
         if self._writing or self._is_full:
             return False
-        self._write(frame)
+        self._write_frame(frame)
         return True
 
     @property
     def _is_full(self) -> bool:
-        return self._connection.transport.get_write_buffer_size() >= self.front.settings.limits.send_buffer_bytes // 2
+        return self._connection.transport.get_write_buffer_size() >= self.front.write_room
 
-    def _write(self, frame: bytes) -> None:
-        broadcast((self._connection,), frame, text=not self.codec.binary)
+    def _write(self, message: bytes) -> None:
+        self._write_frame(websocket_frame(self.codec, message))
+
+    def _write_frame(self, frame: bytes) -> None:
+        # The library writes nothing later than when it is told to, so nothing of its own can stand between.
+        if self._connection.state is State.OPEN:
+            self._connection.transport.write(frame)
 
     # --- following ---------------------------------------------------------------------------------------
 

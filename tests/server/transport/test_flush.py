@@ -37,6 +37,11 @@ class Taking:
         self.woken.append(place)
 
 
+def message(frame: bytes) -> Any:
+    """What a frame holds behind its head (RFC 6455, 5.2)."""
+    return orjson.loads(frame[{126: 4, 127: 10}.get(frame[1], 2) :])
+
+
 def followed(epoch: str, seq: int) -> tuple[Conversation, Place, Any]:
     conversation = Conversation(ConversationRef("acme", "talk"), 1000, TailBudget(1000))
     session: Any = Taking()
@@ -88,9 +93,7 @@ def attended(*users: str) -> tuple[Conversation, list[Place], list[Any]]:
 def test_each_is_told_who_came_after_it_and_who_stands_alike_gets_the_same_frame() -> None:
     conversation, _, sessions = attended("ann", "bob", "eve")
     show_presence(conversation, conversation.attendance.news())
-    said = [
-        [one["user_id"] for frame in session.frames for one in orjson.loads(frame)["joined"]] for session in sessions
-    ]
+    said = [[one["user_id"] for frame in session.frames for one in message(frame)["joined"]] for session in sessions]
     assert said == [["bob", "eve"], ["eve"], []]
     conversation.attendance.says(next(iter(conversation.followers)), "types", 1)  # type: ignore[arg-type]
     show_presence(conversation, conversation.attendance.news())
