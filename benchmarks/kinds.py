@@ -12,6 +12,9 @@ from pathlib import Path
 
 from benchmarks.processes import Command, module
 
+PEER_STREAMS = 20
+"""With a hundred, rivals need a core or more: they send late, in fewer writes, or fall behind for good."""
+
 
 @dataclass(frozen=True, slots=True)
 class Places:
@@ -32,7 +35,7 @@ class Kind:
     needs: frozenset[str] = frozenset()
     """`redis`, `mongo`. The provider is always there."""
     streams: int | None = None
-    """How many streams at most, for one that does not keep up with the plan's; the report says so."""
+    """How many streams at most; None: `PEER_STREAMS` for a peer, else the plan's."""
     is_idle_measured: bool = False
     installed: Path | None = None
     """What is there once its environment is installed; None for what `make` always sets up."""
@@ -78,8 +81,27 @@ KINDS: Mapping[str, Kind] = {
     "socketio": _node_peer("socketio"),
     "aisdk": _node_peer("aisdk"),
 }
-OURS = tuple(name for name, kind in KINDS.items() if not kind.is_peer)
+DEFAULT = tuple(name for name, kind in KINDS.items() if not kind.is_peer)
 PEERS = tuple(name for name, kind in KINDS.items() if kind.is_peer)
+
+
+def runs(names: Sequence[str], streams: int, *, all_with: bool = False) -> list[tuple[str, int]]:
+    """What one round measures, each with its number of streams: the plan's, or as many as a peer keeps up with.
+
+    The bare pipe and Turnwire are measured with as many, too, since all cost less a delta the busier they are.
+    """
+
+    def most(kind: Kind) -> int:
+        return streams if all_with else kind.streams or (PEER_STREAMS if kind.is_peer else streams)
+
+    wanted = {name: min(streams, most(KINDS[name])) for name in names}
+    counts = {count for name, count in wanted.items() if name != "bare"} or {streams}
+    return [
+        (name, count)
+        for count in sorted(counts, reverse=True)
+        for name in names
+        if wanted[name] == count or not KINDS[name].is_peer
+    ]
 
 
 def not_installed(names: Sequence[str]) -> list[str]:

@@ -38,8 +38,9 @@ class Streaming:
 
     def __str__(self) -> str:
         return (
-            f"{self.kind:10} {self.us_per_delta:6.1f} µs a delta ({self.system_us_per_delta:.1f} in the kernel),"
-            f" {self.deltas_per_s:.0f} a second, delay {self.delay_p50_ms:.1f} ms (p99 {self.delay_p99_ms:.1f} ms),"
+            f"{self.kind:10} {self.streams:3} streams {self.us_per_delta:6.1f} µs a delta"
+            f" ({self.system_us_per_delta:.1f} in the kernel), {self.deltas_per_s:.0f} a second,"
+            f" delay {self.delay_p50_ms:.1f} ms (p99 {self.delay_p99_ms:.1f} ms),"
             f" {self.waited:.0%} of the time without a CPU"
         )
 
@@ -62,9 +63,10 @@ class Results:
     idle: list[Idle] = field(default_factory=list)
     seconds: float = 0.0
 
-    def of(self, kind: str, name: str) -> list[float]:
-        """A figure of all runs of this kind, in their order."""
-        runs: list[Any] = [*self.streaming, *self.idle]
+    def of(self, kind: str, name: str, streams: int | None = None) -> list[float]:
+        """A figure of all runs of this kind, in their order; with so many streams, by default the plan's."""
+        wanted = streams or self.plan["streams"]
+        runs: list[Any] = [*(run for run in self.streaming if run.streams == wanted), *self.idle]
         return [getattr(run, name) for run in runs if run.kind == kind and hasattr(run, name)]
 
     @property
@@ -72,29 +74,29 @@ class Results:
         """Those that were measured, the yardstick first."""
         return list(dict.fromkeys(run.kind for run in self.streaming))
 
-    def ratios(self, kind: str, name: str) -> list[float]:
-        """This kind to the bare server, one of each round; none if this kind does not have the figure."""
-        runs = self.of(kind, name)
-        return [ours / bare for ours, bare in zip(runs, self.of("bare", name), strict=True)] if runs else []
+    def ratios(self, kind: str, name: str, *, beside: str = "bare", streams: int | None = None) -> list[float]:
+        """This kind to the other, one of each round; none if this kind does not have the figure."""
+        runs = self.of(kind, name, streams)
+        return [one / other for one, other in zip(runs, self.of(beside, name, streams), strict=True)] if runs else []
+
+    @property
+    def with_peers(self) -> list[tuple[str, int]]:
+        """The kinds that were measured with as many streams as a peer, and with how many."""
+        counts = {run.streams for run in self.streaming if KINDS[run.kind].is_peer}
+        return [
+            (kind, count)
+            for count in sorted(counts, reverse=True)
+            for kind in dict.fromkeys(run.kind for run in self.streaming if run.streams == count)
+        ]
 
 
 def show(results: Results) -> None:
-    """Print the table, and a warning when the machine did not keep up."""
+    """Print the tables, and a warning when the machine did not keep up."""
     console = Console(width=100)
-    table = Table(title=f"\nmedians, {results.seconds:.0f} s in all", title_justify="left")
-    table.add_column("")
-    table.add_column("bare", justify="right")
-    for kind in _ours(results):
-        table.add_column(kind, justify="right")
-        table.add_column("ratio (from – to)", justify="right")
-    _row(table, results, "CPU µs per delta", "us_per_delta", "{:.1f}")
-    _row(table, results, "  of it in the kernel", "system_us_per_delta", "{:.1f}")
-    _row(table, results, "delay ms, p50", "delay_p50_ms", "{:.2f}")
-    _row(table, results, "delay ms, p99", "delay_p99_ms", "{:.2f}")
-    _row(table, results, "deltas per frame", "deltas_per_frame", "{:.2f}")
-    _row(table, results, "kB RSS per idle connection", "kb_per_connection", "{:.1f}")
-    console.print(table)
-    if any(KINDS[kind].is_peer for kind in results.kinds):
+    print(f"\nmedians, {results.seconds:.0f} s in all")
+    if results.of("bare", "us_per_delta"):
+        console.print(_beside_bare(results))
+    if results.with_peers:
         console.print(_beside_peers(results))
     rate = results.plan["rate"]
     slow = [run for run in results.streaming if run.deltas_per_s < _KEPT_UP * run.streams * rate]
@@ -114,39 +116,65 @@ def show(results: Results) -> None:
 def write(results: Results, path: Path) -> None:
     machine = {"python": sys.version.split()[0], "system": platform.platform(), "machine": platform.machine()}
     names = ("us_per_delta", "kb_per_connection")
+    ours = _ours(results)
     summary = {
-        kind: {name: median(ratios) for name in names if (ratios := results.ratios(kind, name))}
-        for kind in results.kinds[1:]
+        kind: {name: median(ratios) for name in names if (ratios := results.ratios(kind, name))} for kind in ours
     }
-    path.write_text(json.dumps({"ratios": summary, "machine": machine, **asdict(results)}, indent=2) + "\n")
+    beside = {
+        f"{kind}, {streams} streams": {
+            mine: median(results.ratios(mine, "us_per_delta", beside=kind, streams=streams)) for mine in ours
+        }
+        for kind, streams in results.with_peers
+    }
+    path.write_text(
+        json.dumps({"ratios": summary, "cpu_beside_peers": beside, "machine": machine, **asdict(results)}, indent=2)
+        + "\n"
+    )
     print(f"written to {path}")
 
 
 def _ours(results: Results) -> list[str]:
-    """Turnwire's own kinds, which the bare pipe is compared with in all figures."""
+    """Turnwire's own kinds."""
     return [kind for kind in results.kinds[1:] if not KINDS[kind].is_peer]
+
+
+def _beside_bare(results: Results) -> Table:
+    """All figures of Turnwire's own kinds, with the plan's streams."""
+    table = Table(title=f"\n{results.plan['streams']} streams", title_justify="left")
+    table.add_column("")
+    table.add_column("bare", justify="right")
+    for kind in _ours(results):
+        table.add_column(kind, justify="right")
+        table.add_column("ratio (from – to)", justify="right")
+    _row(table, results, "CPU µs per delta", "us_per_delta", "{:.1f}")
+    _row(table, results, "  of it in the kernel", "system_us_per_delta", "{:.1f}")
+    _row(table, results, "delay ms, p50", "delay_p50_ms", "{:.2f}")
+    _row(table, results, "delay ms, p99", "delay_p99_ms", "{:.2f}")
+    _row(table, results, "deltas per frame", "deltas_per_frame", "{:.2f}")
+    if results.idle:
+        _row(table, results, "kB RSS per idle connection", "kb_per_connection", "{:.1f}")
+    return table
 
 
 def _beside_peers(results: Results) -> Table:
     """A line for each server; what Turnwire costs beside it is told as medians of the rounds' ratios."""
     ours = _ours(results)
-    table = Table(title="\nCPU and delay beside other ways", title_justify="left")
-    for title in ("", "streams", "deltas/s", "µs CPU a delta", "to bare", *(f"{kind} to it" for kind in ours)):
+    table = Table(title="\nCPU and delay beside peers", title_justify="left")
+    for title in ("", "streams", "of a core", "µs a delta", "to bare", *(f"{kind} to it" for kind in ours)):
         table.add_column(title, justify="right" if title else "left")
-    table.add_column("delay ms p50 / p99", justify="right")
-    for kind in results.kinds:
-        cpu = results.of(kind, "us_per_delta")
+    table.add_column("delay ms, p50 / p99", justify="right")
+    for kind, streams in results.with_peers:
+        cpu, rate = (results.of(kind, name, streams) for name in ("us_per_delta", "deltas_per_s"))
+        ratios = [results.ratios(kind, "us_per_delta", streams=streams)]
+        ratios += [results.ratios(mine, "us_per_delta", beside=kind, streams=streams) for mine in ours]
+        late = [median(results.of(kind, name, streams)) for name in ("delay_p50_ms", "delay_p99_ms")]
         table.add_row(
             kind,
-            f"{results.of(kind, 'streams')[0]:g}",
-            f"{median(results.of(kind, 'deltas_per_s')):.0f}",
+            str(streams),
+            f"{median(us * per_s for us, per_s in zip(cpu, rate, strict=True)) / 1e6:.0%}",
             f"{median(cpu):.1f}",
-            f"{median(results.ratios(kind, 'us_per_delta')):.2f}",
-            *(
-                f"{median(own / theirs for own, theirs in zip(results.of(mine, 'us_per_delta'), cpu, strict=True)):.2f}"
-                for mine in ours
-            ),
-            f"{median(results.of(kind, 'delay_p50_ms')):.2f} / {median(results.of(kind, 'delay_p99_ms')):.2f}",
+            *(f"{median(each):.2f}" for each in ratios),
+            f"{late[0]:.2f} / {late[1]:.2f}",
         )
     return table
 
