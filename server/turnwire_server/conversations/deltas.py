@@ -118,18 +118,21 @@ class DeltaBuffer:
         return events
 
     def _append(self, kind: DeltaType, text: str) -> None:
-        if not self._kinds or self._kinds[-1] != _KINDS[kind] or self._begins_part:
+        if self._begins_part or not self._kinds or self._kinds[-1] != _KINDS[kind]:
             self._begins_part = False
             self._kinds.append(_KINDS[kind])
             self._lengths.append(0)
+        if len(text) <= _DELTA_CHARS:
+            self._extend(kind, text)
+            return
         for start in range(0, len(text), _DELTA_CHARS):
             self._extend(kind, text[start : start + _DELTA_CHARS])
 
     def _extend(self, kind: DeltaType, text: str) -> None:
-        part = len(self._kinds) - 1
+        part, chars = len(self._kinds) - 1, len(text)
         if self._growing is not None and self._growing.part == part and self._growing_chars < _DELTA_CHARS:
             self._texts.append(text)
-            self._growing_chars += len(text)
+            self._growing_chars += chars
         else:
             self._close()
             self._growing = kind(
@@ -140,10 +143,10 @@ class DeltaBuffer:
                 text=text,
             )
             self._texts = [text]
-            self._growing_chars = len(text)
+            self._growing_chars = chars
             self._events.append(self._growing)
-        self._lengths[part] += len(text) if text.isascii() else utf16_len(text)
-        self.pending_chars += len(text)
+        self._lengths[part] += chars if text.isascii() else utf16_len(text)
+        self.pending_chars += chars
 
     def _close(self) -> None:
         if self._growing is not None:

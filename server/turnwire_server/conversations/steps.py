@@ -34,7 +34,7 @@ from turnwire_protocol import (
 from turnwire_server.eventlog.base import Intent
 from turnwire_server.gateway import provider as gw
 from turnwire_server.gateway.errors import ProviderError
-from turnwire_server.gateway.provider import Chunk, ChunkStream, ModelRequest
+from turnwire_server.gateway.provider import Chunk, ChunkStream, ModelRequest, Reasoning, Text
 from turnwire_server.gateway.race import Runner, race
 from turnwire_server.gateway.router import Call, Walk
 from turnwire_server.orchestration.context import build_prompt, to_continue
@@ -273,14 +273,14 @@ class Answer:
         writer, entry = self._writer, attempt.entry
         attempt.call.answered()
         for chunk in chunks:
-            if isinstance(chunk, gw.Text):
+            if isinstance(chunk, Text):
                 writer.text(OutputTextDelta, chunk.text)
                 entry.generated(chunk.text)
                 if not self._first_token:
                     self._first_token = True
                     waited_s = self._services.clock() - attempt.began
                     self._services.metrics.time_to_first_token_seconds.observe(waited_s)
-            elif isinstance(chunk, gw.Reasoning):
+            elif isinstance(chunk, Reasoning):
                 writer.text(ReasoningDelta, chunk.text)
                 entry.generated(chunk.text)
             else:

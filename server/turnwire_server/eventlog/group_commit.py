@@ -95,8 +95,9 @@ class _Lane:
         self._wakeup = anyio.Event()
 
     def wake(self, writer: Writer) -> None:
+        if not self._waiting:
+            self._wakeup.set()
         self._waiting[writer] = None
-        self._wakeup.set()
 
     async def run(self) -> None:
         window = began = 0.0

@@ -58,6 +58,11 @@ class SSESplitter:
             raise EventTooLarge
         return events
 
+    @property
+    def is_between_events(self) -> bool:
+        """Whether what comes next begins an event."""
+        return not (self._parts or self._data or self._skip_lf)
+
     def end(self) -> bytes | None:
         """The data of a last event that no blank line followed. It may have been cut off anywhere."""
         events = self._take_lines([b"".join(self._parts), b""])

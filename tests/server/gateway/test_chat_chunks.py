@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from turnwire_server.gateway.provider import (
     Chunk,
@@ -249,3 +251,39 @@ def test_a_last_event_that_was_cut_off_is_no_malformed_one() -> None:
     assert decoder.end() == []
     assert decoder.failure is None
     assert not decoder.finished
+
+
+WORDS = st.lists(
+    st.sampled_from(["a", " the", '"', "\\", "\n", "\x00", "é", "\u00a0", "\u2028", "🐋"]), min_size=1
+).map("".join)
+
+
+@given(st.lists(WORDS, min_size=3, max_size=30), st.booleans(), st.booleans(), st.data())
+def test_what_all_events_have_in_common_changes_nothing(
+    words: list[str], with_spaces: bool, ascii_only: bool, data: st.DataObject
+) -> None:
+    """Whole events, pieces of them and several at once: the same text as if each had been parsed."""
+
+    def sent(word: str) -> bytes:
+        body = {"id": "x", "choices": [{"delta": {"content": word}}], "usage": None, "of": {"content": words[0]}}
+        separators = None if with_spaces else (",", ":")
+        return b"data: " + json.dumps(body, ensure_ascii=ascii_only, separators=separators).encode() + b"\n\n"
+
+    pieces: list[bytes] = []
+    for event_ in map(sent, words):
+        cut = data.draw(st.sampled_from([0, 0, 0, len(event_) // 2, len(event_) - 1]))
+        pieces += [piece for piece in (event_[:cut], event_[cut:]) if piece]
+    texts = [chunk.text for chunk in decode(*pieces) if isinstance(chunk, Text)]
+    assert "".join(texts) == "".join(words)
+
+
+def test_an_event_that_only_looks_like_the_others_is_parsed() -> None:
+    other = delta(content='a"}, "finish_reason": "stop", "x": {"content": "b')
+    broken = delta(content="a").replace(b'"a"', b'"a\x01"')
+    assert decode(*[delta(content="a")] * 3, other)[-1] == Text('a"}, "finish_reason": "stop", "x": {"content": "b')
+    assert isinstance(failure_of(*[delta(content="a")] * 3, broken), MalformedStream)
+    assert decode(*[delta(content="a")] * 3, delta("stop", content="b")) == [
+        *[Text("a")] * 3,
+        Text("b"),
+        Finish("stop"),
+    ]

@@ -26,6 +26,7 @@ from turnwire_server.gateway.provider import (
     ToolCallBegin,
     Usage,
 )
+from turnwire_server.gateway.providers.chat_template import ChatTemplate
 from turnwire_server.gateway.sse import MAX_EVENT_BYTES, EventTooLarge, SSESplitter
 
 
@@ -62,7 +63,19 @@ class _Call:
 class ChatDecoder:
     """Decodes one stream. After a failure, and after `done`, nothing more is decoded."""
 
-    __slots__ = ("_body", "_calls", "_last_call", "_order", "_sse", "done", "failure", "finished", "is_json")
+    __slots__ = (
+        "_body",
+        "_calls",
+        "_is_between_events",
+        "_last_call",
+        "_order",
+        "_sse",
+        "_template",
+        "done",
+        "failure",
+        "finished",
+        "is_json",
+    )
 
     def __init__(self, *, is_json: bool = False) -> None:
         self.is_json = is_json
@@ -75,6 +88,8 @@ class ChatDecoder:
         self.failure: MalformedStream | ErrorInStream | None = None
         """Why decoding ended early. Chunks that came before it have been returned."""
         self._sse = SSESplitter()
+        self._template = ChatTemplate()
+        self._is_between_events = True
         self._body = bytearray()
         self._calls: dict[int, _Call] = {}  # by the server's index
         self._last_call: _Call | None = None
@@ -85,14 +100,22 @@ class ChatDecoder:
         chunks: list[Chunk] = []
         if self.failure is not None or self.done:
             return chunks
+        if self._is_between_events and (text := self._template.text_of(data)) is not None:
+            chunks.append(Text(text))
+            return chunks
         if self.is_json:
             self._gather(data)
             return chunks
         try:
-            for payload in self._sse.feed(data):
+            payloads = self._sse.feed(data)
+            for payload in payloads:
                 self._take(payload, chunks)
                 if self.done:
                     break
+            was_between, self._is_between_events = self._is_between_events, self._sse.is_between_events
+            is_one = was_between and self._is_between_events and len(payloads) == len(chunks) == 1
+            if is_one and isinstance(chunk := chunks[0], Text):
+                self._template.learn(data, chunk.text, _only_text_of)
         except EventTooLarge:
             self.failure = MalformedStream(f"one event is larger than {MAX_EVENT_BYTES} bytes")
         except (MalformedStream, ErrorInStream) as failure:
@@ -218,6 +241,19 @@ class ChatDecoder:
         details = usage.get("prompt_tokens_details") or {}
         cached = details.get("cached_tokens")
         chunks.append(Usage(_count(tokens_in), _count(tokens_out), _count(cached)))
+
+
+def _only_text_of(data: bytes) -> str | None:
+    """What one event by itself says, if that is text and nothing else."""
+    splitter, chunks = SSESplitter(), list[Chunk]()
+    payloads = splitter.feed(data)
+    if len(payloads) != 1 or not splitter.is_between_events:
+        return None
+    try:
+        ChatDecoder()._take(payloads[0], chunks)
+    except (MalformedStream, ErrorInStream):
+        return None
+    return chunks[0].text if len(chunks) == 1 and isinstance(chunks[0], Text) else None
 
 
 def _loads_with_halves(payload: bytes) -> Any:

@@ -114,6 +114,8 @@ class _ChatStream:
         self._exit = AsyncExitStack()
         self._failure: ProviderError | None = None
         self._anything_came = False
+        self._is_answering = False
+        self._idle_s = deployment.idle_timeout_s
         self._at_end = False
         # Set when entered:
         self._deadline: Deadline
@@ -122,7 +124,6 @@ class _ChatStream:
         self._more: Callable[[], Awaitable[bytes]]
         self._total_at = 0.0
         self._wait_until = 0.0
-        self._limit: Callable[[], ProviderError]
 
     async def __aenter__(self) -> Self:
         try:
@@ -204,7 +205,7 @@ class _ChatStream:
         self._exit.callback(self._deadline.close)
         now = self._deadline.now()
         self._total_at = now + limits.total_timeout_s
-        self._wait_until, self._limit = now + limits.first_token_timeout_s, self._first_token_late
+        self._wait_until = now + limits.first_token_timeout_s
         response = await self._send(min(self._wait_until, self._total_at))
         content_type = response.headers.get("content-type", "")
         self._decoder = ChatDecoder(is_json=content_type.startswith("application/json"))
@@ -261,12 +262,15 @@ class _ChatStream:
     def _note_progress(self, chunks: list[Chunk]) -> None:
         """Moves the time limit. Only what the model says counts: a comment that keeps the connection alive,
         or an empty first delta, is not a token."""
-        now = self._deadline.now()
         if self._decoder.finished:
-            self._wait_until = now + min(USAGE_WAIT_S, self._deployment.idle_timeout_s)
-        elif any(chunk.__class__ is not Usage for chunk in chunks):
-            self._wait_until, self._limit = now + self._deployment.idle_timeout_s, self._idle_long
-        self._deadline.move(min(self._wait_until, self._total_at))
+            until = self._deadline.now() + min(USAGE_WAIT_S, self._deployment.idle_timeout_s)
+        elif chunks[0].__class__ is not Usage or any(chunk.__class__ is not Usage for chunk in chunks):
+            until = self._deadline.now() + self._idle_s
+            self._is_answering = True
+        else:
+            return
+        self._wait_until = until
+        self._deadline.move(until if until < self._total_at else self._total_at)
 
     def _judge(self) -> None:
         """Decides whether the stream is over, and how."""
@@ -283,13 +287,9 @@ class _ChatStream:
     def _too_late(self) -> ProviderError:
         if self._deadline.now() >= self._total_at:
             return self._faults.timed_out("did not finish", self._deployment.total_timeout_s)
-        return self._limit()
-
-    def _first_token_late(self) -> ProviderError:
-        return self._faults.timed_out("did not send a first token", self._deployment.first_token_timeout_s)
-
-    def _idle_long(self) -> ProviderError:
-        return self._faults.timed_out("fell silent and sent no token", self._deployment.idle_timeout_s)
+        if not self._is_answering:
+            return self._faults.timed_out("did not send a first token", self._deployment.first_token_timeout_s)
+        return self._faults.timed_out("fell silent and sent no token", self._idle_s)
 
     async def _close(self, response: httpx2.Response) -> None:
         """Gives the connection back when the body has been read to its end, else closes the socket.
