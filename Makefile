@@ -4,6 +4,7 @@ VENV := .venv
 MONGO := .venv-mongo
 MCP := .venv-mcp
 LITELLM := .venv-litellm
+PYTHON_PEERS := .venv-by-hand .venv-chainlit .venv-litellm-proxy
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -63,6 +64,12 @@ $(LITELLM)/.installed: requirements/litellm-bench.txt
 	$(LITELLM)/bin/python -m pip --disable-pip-version-check --quiet install --requirement requirements/litellm-bench.txt
 	@touch $@
 
+# Rivals in Python, for benchmarks, each in an environment of its own; see benchmarks/README.md.
+$(PYTHON_PEERS:=/.installed): .venv-%/.installed: requirements/%-bench.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip --disable-pip-version-check --quiet install --requirement $<
+	@touch $@
+
 # The JavaScript client, and below the page that is made of it.
 JS := clients/js
 NEEDS_NODE := node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2> /dev/null \
@@ -79,7 +86,7 @@ $(NODE_PEERS)/node_modules/.installed: $(NODE_PEERS)/package-lock.json
 	cd $(NODE_PEERS) && npm ci --loglevel=error
 	@touch $@
 
-PEERS := $(NODE_PEERS)/node_modules/.installed
+PEERS := $(NODE_PEERS)/node_modules/.installed $(PYTHON_PEERS:=/.installed)
 
 # The tests start servers of their own, on ports and folders of their own. The package may bring a service that
 # starts by itself: it is neither used nor touched.
@@ -171,11 +178,13 @@ format: $(VENV)/.dev $(JS)/node_modules/.installed $(PLAYGROUND)/node_modules/.i
 bench: $(VENV)/.dev $(MONGO)/.installed servers $(PEERS)
 	$(BIN)/python -m benchmarks --peers
 
-.PHONY: bench-quick bench-node
+.PHONY: bench-quick bench-node bench-python
 bench-quick: $(VENV)/.dev $(MONGO)/.installed servers
 	$(BIN)/python -m benchmarks --quick
 
 bench-node: $(NODE_PEERS)/node_modules/.installed
+
+bench-python: $(PYTHON_PEERS:=/.installed)
 
 # What the router adds to a request, beside the SDK alone and beside LiteLLM's Router.
 .PHONY: bench-router
@@ -184,7 +193,7 @@ bench-router: $(VENV)/.dev $(LITELLM)/.installed
 
 clean:
 	rm -rf $(PLAYGROUND)/node_modules $(NODE_PEERS)/node_modules $(dir $(PAGE)) dist
-	rm -rf $(JS)/node_modules $(JS)/dist $(VENV) $(MONGO) $(MCP) $(LITELLM) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(JS)/node_modules $(JS)/dist $(VENV) $(MONGO) $(MCP) $(LITELLM) $(PYTHON_PEERS) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Kills, pauses and cuts at random for SECONDS, from SEED on; stops at the first thing that does not hold.
 SECONDS ?= 60
