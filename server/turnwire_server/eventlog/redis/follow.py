@@ -7,7 +7,9 @@ one has come back, the ends of all watched logs are asked for in one script per 
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -45,6 +47,12 @@ class _Reader:
         self.partitions = partitions
         self.scope = anyio.CancelScope()
         self.is_connected = False
+        self.pubsub: Any = None
+        """While it listens."""
+        self.heard = 0.0
+        """When something came last, on the monotonic clock."""
+        self.silence = anyio.CancelScope()
+        """Cancelled when too little comes."""
 
 
 class Following:
@@ -85,6 +93,7 @@ class Following:
         self._keeper = keeper
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._compare, name="compare positions")
+            tasks.start_soon(self._tend, name="tend pub/sub")
             await self._keep_readers(keeper)
 
     # --- positions ---------------------------------------------------------------------------------------
@@ -157,10 +166,15 @@ class Following:
                     # One by one: channels of different slots cannot be asked for together.
                     for partition in reader.partitions:
                         await pubsub.ssubscribe(f"{self._tags[partition]}ch")
-                    await self._listen(pubsub, reader, keeper)
+                    reader.pubsub, reader.heard = pubsub, time.monotonic()
+                    with anyio.CancelScope() as reader.silence:
+                        await self._listen(pubsub, reader, keeper)
+                    if reader.silence.cancelled_caught:
+                        raise TimeoutError("no answer to a ping")
                 except FAULTS as error:
                     logger.warning("pub/sub at %s:%s broke off: %s", *reader.address, error or type(error).__name__)
                 finally:
+                    reader.pubsub = None
                     pause = _FIRST_PAUSE_S if reader.is_connected else min(pause * 2, _LONGEST_PAUSE_S)
                     self._is_connected(reader, False)
                     with anyio.CancelScope(shield=True), anyio.move_on_after(1):
@@ -174,29 +188,34 @@ class Following:
 
     async def _listen(self, pubsub: Any, reader: _Reader, keeper: Keeper) -> None:
         channels = len(reader.partitions)
-        last, asked = time.monotonic(), False
+        # Past `get_message`, which makes three timers and a dozen calls of each message: one comes with every delta.
+        read = pubsub.connection.read_response
         while True:
-            message = await pubsub.get_message(timeout=_QUIET_S)
-            now = time.monotonic()
-            if message is None:
-                if now - last > 3 * _QUIET_S and asked:
-                    raise TimeoutError("no answer to a ping")
-                if now - last >= _QUIET_S * 0.9:
-                    await pubsub.ping()
-                    asked = True
-                continue
-            last, asked = now, False
-            kind = message["type"]
-            if kind == "smessage":
-                self._received(message["data"], keeper)
-            elif kind == "ssubscribe":
+            response = await read(timeout=math.inf, push_request=True)
+            reader.heard = time.monotonic()
+            kind = response[0] if isinstance(response, list) else b"pong"
+            if kind == b"smessage":
+                self._received(response[2], keeper)
+            elif kind == b"ssubscribe":
                 channels -= 1
                 if channels == 0:
                     self._is_connected(reader, True)
                     self._compare_now.set()
                     keeper.orphaned()
-            elif kind == "sunsubscribe":
+            elif kind == b"sunsubscribe":
                 raise ConnectionError("a partition has moved")
+
+    async def _tend(self) -> None:
+        """Ask connections that have been quiet whether they live, and give up those that do not answer."""
+        while True:
+            await anyio.sleep(_QUIET_S)
+            for reader in tuple(self._readers.values()):
+                quiet = time.monotonic() - reader.heard
+                if quiet > 3 * _QUIET_S:
+                    reader.silence.cancel()
+                elif quiet > 0.9 * _QUIET_S and reader.pubsub is not None:
+                    with contextlib.suppress(*FAULTS):
+                        await reader.pubsub.ping()
 
     def _received(self, data: bytes, keeper: Keeper) -> None:
         try:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import anyio
+import msgpack  # type: ignore[import-untyped]
 import orjson
 
 from turnwire_protocol import Entry, LogEvent, RequestEvent, encode_body
@@ -344,24 +345,25 @@ class RedisEventLog:
     async def append(self, batch: Sequence[Append]) -> Sequence[Appended | Fenced | Forgotten]:
         # Encoded here, on the event loop, once: the same bytes go to Redis and to every follower.
         bodies = [[encode_body(event) for event in append.events] for append in batch]
-        arguments: list[Argument] = []
-        for append, body in zip(batch, bodies, strict=True):
-            arguments += (
+        # As one argument: the client's library takes longer over each than the rest of the step takes.
+        said = [
+            (
                 self._tag(append.conversation),
                 append.request.tenant_id,
                 append.request.request_id,
                 append.conversation.conversation_id,
-                append.fence,
+                str(append.fence),
                 append.n,
                 append.taken,
                 append.state or "",
                 b"" if append.checkpoint is None else orjson.dumps(append.checkpoint),
                 append.epoch,
                 b"" if append.reentry is None else packed(append.reentry, _rand()),
-                len(body),
-                *body,
+                body,
             )
-        raw = await self._scripts.run("append", self._tag(batch[0].conversation), *arguments)
+            for append, body in zip(batch, bodies, strict=True)
+        ]
+        raw = await self._scripts.run("append", self._tag(batch[0].conversation), msgpack.packb(said, use_bin_type=False))
         out: list[Appended | Fenced | Forgotten] = []
         for append, body, answer in zip(batch, bodies, raw, strict=True):
             if answer == b"F":

@@ -1,17 +1,12 @@
 -- Events of several turns, in one or many partitions of this server; each is answered by itself.
--- ARGV after the head, for each append: tag, tenant, request, conversation, fence, n, taken, state, checkpoint, epoch,
--- re-entry ('' or packed, see `enter`; then there are no bodies), how many bodies, and the bodies.
+-- ARGV after the head: packed, for each append {tag, tenant, request, conversation, fence, n, taken, state, checkpoint,
+-- epoch, re-entry ('' or packed, see `enter`; then there are no bodies), bodies}.
 -- Answer, for each: 'F' fenced, 'G' and the incarnation: forgotten, or {epoch, first seq, ts, new, {seq, ts, body, …} of a repeat, intents}.
 local incarnations, out, told, order = {}, {}, {}, {}
 
-local at = 5
-while at <= #ARGV do
-  local tag, tenant, request, conversation = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local fence, n, taken, state, checkpoint = ARGV[at + 4], tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6]), ARGV[at + 7], ARGV[at + 8]
-  local epoch, entering, count = ARGV[at + 9], ARGV[at + 10], tonumber(ARGV[at + 11])
-  local bodies = {}
-  for i = 1, count do bodies[i] = ARGV[at + 11 + i] end
-  at = at + 12 + count
+for _, append in ipairs(cmsgpack.unpack(ARGV[5])) do
+  local tag, tenant, request, conversation, fence, n, taken, state, checkpoint, epoch, entering, bodies = unpack(append)
+  local count = #bodies
   if not incarnations[tag] then incarnations[tag] = {incarnation(tag)} end
   local inc, ready = incarnations[tag][1], incarnations[tag][2]
   local keys = keys_of(tag, tenant, conversation)
