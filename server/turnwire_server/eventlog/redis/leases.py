@@ -62,6 +62,8 @@ class Leases:
         next_renewal = time.monotonic()
         while True:
             now = time.monotonic()
+            if not self._held:
+                self._renewed_at = now  # there is nothing to renew
             if now - self._renewed_at > self._lease_s and self._held:
                 # Nothing has to stop: what this node writes is refused as soon as another has taken it over.
                 logger.warning("this node's leases could not be renewed in time; its turns may be taken over")
