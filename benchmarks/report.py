@@ -92,7 +92,7 @@ class Results:
 
 def show(results: Results) -> None:
     """Print the tables, and a warning when the machine did not keep up."""
-    console = Console(width=100)
+    console = Console(width=120)
     print(f"\nmedians, {results.seconds:.0f} s in all")
     if results.of("bare", "us_per_delta"):
         console.print(_beside_bare(results))
@@ -162,7 +162,7 @@ def _beside_peers(results: Results) -> Table:
     table = Table(title="\nCPU and delay beside peers", title_justify="left")
     for title in ("", "streams", "of a core", "µs a delta", "to bare", *(f"{kind} to it" for kind in ours)):
         table.add_column(title, justify="right" if title else "left")
-    table.add_column("delay ms, p50 / p99", justify="right")
+    table.add_column("delay ms (p99)", justify="right")
     for kind, streams in results.with_peers:
         cpu, rate = (results.of(kind, name, streams) for name in ("us_per_delta", "deltas_per_s"))
         ratios = [results.ratios(kind, "us_per_delta", streams=streams)]
@@ -174,7 +174,7 @@ def _beside_peers(results: Results) -> Table:
             f"{median(us * per_s for us, per_s in zip(cpu, rate, strict=True)) / 1e6:.0%}",
             f"{median(cpu):.1f}",
             *(f"{median(each):.2f}" for each in ratios),
-            f"{late[0]:.2f} / {late[1]:.2f}",
+            f"{late[0]:.1f} ({late[1]:.1f})",
         )
     return table
 
