@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.clients.litellm import MASTER_KEY
 from benchmarks.processes import ROOT, Command, module
 
 PEER_STREAMS = 20
@@ -75,19 +74,14 @@ def _node_peer(name: str) -> Kind:
     return Kind(name, _node(name), frozenset({"redis"}), installed=installed, make_target="bench-node")
 
 
-def _python(
-    name: str,
-    environment: str,
-    arguments: Callable[[Places], Sequence[str]] = lambda places: (),
-    needs: frozenset[str] = frozenset(),
-    streams: int | None = None,
-) -> Kind:
+def _python(name: str, environment: str, needs: frozenset[str] = frozenset(), streams: int | None = None) -> Kind:
     """A peer in Python, which its environment's own interpreter runs."""
     folder = ROOT / environment
 
     def command(places: Places) -> Command:
         serve = [str(folder / "bin" / "python"), "-m", f"benchmarks.peers.{name}.serve"]
-        return Command([*serve, "--provider", places.provider_url, *arguments(places)])
+        stores = ["--redis-url", places.redis_url] if "redis" in needs else []
+        return Command([*serve, "--provider", places.provider_url, *stores])
 
     return Kind(name, command, needs, streams, installed=folder / ".installed", make_target="bench-python")
 
@@ -98,11 +92,9 @@ KINDS: Mapping[str, Kind] = {
     "redis": Kind("turnwire", _redis, frozenset({"redis", "mongo"}), is_idle_measured=True),
     "socketio": _node_peer("socketio"),
     "aisdk": _node_peer("aisdk"),
-    "by_hand": _python(
-        "by_hand", ".venv-by-hand", lambda places: ("--redis-url", places.redis_url), frozenset({"redis"})
-    ),
-    "chainlit": _python("chainlit", ".venv-chainlit"),
-    "litellm": _python("litellm", ".venv-litellm-proxy", lambda places: ("--master-key", MASTER_KEY), streams=10),
+    "by_hand": _python("by_hand", ".venv-by-hand", frozenset({"redis"})),
+    "chainlit": _python("chainlit", ".venv-chainlit", streams=10),
+    "litellm": _python("litellm", ".venv-litellm-proxy", streams=10),
 }
 DEFAULT = tuple(name for name, kind in KINDS.items() if not kind.is_peer)
 PEERS = tuple(name for name, kind in KINDS.items() if kind.is_peer)

@@ -6,8 +6,7 @@ from contextlib import aclosing
 
 from benchmarks.clients.client import Frames, ServerError
 from benchmarks.clients.sse import events
-
-MASTER_KEY = "sk-benchmarks-only"
+from benchmarks.peers.litellm import MASTER_KEY
 
 
 class LiteLLM:

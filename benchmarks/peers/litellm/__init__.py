@@ -1,1 +1,3 @@
 """LiteLLM's proxy."""
+
+MASTER_KEY = "sk-benchmarks-only"

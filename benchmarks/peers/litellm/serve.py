@@ -6,17 +6,16 @@ import argparse
 import os
 from pathlib import Path
 
+from benchmarks.peers.litellm import MASTER_KEY
 from benchmarks.peers.started import announce, free_port
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--provider", required=True)
-    parser.add_argument("--master-key", required=True)
-    arguments = parser.parse_args()
     os.environ |= {
-        "BENCH_PROVIDER": arguments.provider,
-        "LITELLM_MASTER_KEY": arguments.master_key,
+        "BENCH_PROVIDER": parser.parse_args().provider,
+        "LITELLM_MASTER_KEY": MASTER_KEY,
         "LITELLM_LOG": "ERROR",
         "LITELLM_MODE": "PRODUCTION",  # reads no .env file
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # it would look for a newer one elsewhere
