@@ -65,6 +65,8 @@ class Database:
         self._lock_fd: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reads_only = False
+        self.rolled_back: Callable[[], None] = lambda: None
+        """Called in the writer thread when a transaction has failed: nothing of it stands, as far as can be told."""
 
     def __repr__(self) -> str:
         return f"<Database {self._path.name} waiting={self._queue.qsize()}>"
@@ -210,6 +212,7 @@ class Database:
             connection.execute("COMMIT")
         except Exception as error:
             unknown = not self._rolled_back()
+            self.rolled_back()
             if len(batch) > 1 and not unknown:
                 for write in batch:
                     self._transact([write])

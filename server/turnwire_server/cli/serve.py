@@ -6,6 +6,7 @@ common is here: what is said at the start, what keeps a server from starting in 
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -37,6 +38,9 @@ console = Console(highlight=False)
 _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
 # Answers that the small model on this machine can write at once without all of them crawling.
 _LOCAL_MODEL_STREAMS = 4
+
+# New objects, less those that are gone again, after which the collector looks at the young ones.
+_COLLECT_AFTER = 20_000
 
 
 def serve(
@@ -101,11 +105,20 @@ async def serve_one(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_watch, signals, stop)
             async with running(settings) as app:
+                spare_the_collector()
                 announce(app)
                 await stop.wait()
                 if not quiet:
                     _say_farewell(app.front.hub.running_turns, settings)
             tasks.cancel_scope.cancel()
+
+
+def spare_the_collector() -> None:
+    """What a process has loaded by now stays: the collector need not look at it again and again. It comes less often,
+    too: what a stream of deltas leaves behind is freed without it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, 20, 20)
 
 
 async def _serve(settings: Settings, config: Path | None, named: Mapping[str, Any], local: bool, workers: int) -> int:

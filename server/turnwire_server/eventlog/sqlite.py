@@ -12,6 +12,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import anyio
@@ -52,7 +53,8 @@ from .base import (
     Sealed,
     Unheard,
 )
-from .sqlite_append import Batch, entries_of, intents
+from .sqlite_journal import SCHEMA as _JOURNAL
+from .sqlite_journal import About, Journal, entries_of, intents, replay
 
 T = TypeVar("T")
 Row = sqlite3.Row
@@ -102,6 +104,7 @@ SCHEMA = (
     """CREATE TABLE IF NOT EXISTS log_ops (
         op TEXT PRIMARY KEY, ck INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, at INTEGER NOT NULL,
         next_rk INTEGER) WITHOUT ROWID""",
+    *_JOURNAL,
 )
 
 _LIVE = "phase IN ('queued', 'running', 'parked', 'sealed')"
@@ -141,13 +144,15 @@ class SqliteEventLog:
         self._listeners: list[Listener] = []
         self._watched: set[ConversationRef] = set()
         self._woken = anyio.Event()  # set when a parked turn may go on
+        self._journal = Journal()
+        database.rolled_back = self._journal.lose
 
     async def open(self) -> None:
         """The database is opened by whoever made it, with `SCHEMA`.
 
         Reservations of an earlier start are dropped: their creates died before anybody was told anything.
         """
-        await self._write(lambda db: db.execute("DELETE FROM log_requests WHERE phase = 'reserved'"))
+        await self._write(lambda db: db.execute("DELETE FROM log_requests WHERE phase = 'reserved'"), None)
 
     async def run(self, keeper: Keeper) -> None:
         """All that happens is this node's own; only parked turns come back by themselves."""
@@ -156,11 +161,13 @@ class SqliteEventLog:
             with anyio.move_on_after(_LOOK_S):
                 await self._woken.wait()
             self._woken = anyio.Event()
-            if await self._read(self._has_woken):
+            if await self._look(self._has_woken):
                 keeper.orphaned()
 
     async def aclose(self) -> None:
         self._listeners.clear()
+        with suppress(LogUnavailable):  # else it is found in the journal
+            await self._write(lambda db: None, None)
 
     def listen(self, listener: Listener) -> None:
         self._listeners.append(listener)
@@ -204,7 +211,7 @@ class SqliteEventLog:
                 fresh = row["phase"] == Phase.RESERVED and held == (conversation_id, user_id, fingerprint)
             return Reservation(fresh, *held)
 
-        return await self._write(step)
+        return await self._write(step, request)
 
     async def release(self, op: str, request: RequestRef, *, claim_op: str = "") -> Owned | None:
         now = self._now()
@@ -232,7 +239,7 @@ class SqliteEventLog:
             _remember(db, op, now, row["ck"], next_rk=None if following is None else _rk(db, following.request))
             return following
 
-        return await self._write(step)
+        return await self._write(step, request)
 
     async def claim(
         self,
@@ -301,7 +308,7 @@ class SqliteEventLog:
             assert row is not None
             return self._claimed(db, row, mine=True)
 
-        return await self._write(step)
+        return await self._write(step, conversation)
 
     def lane(self, conversation: ConversationRef) -> int:
         return 0
@@ -311,13 +318,7 @@ class SqliteEventLog:
         bodies = [[encode_body(event) for event in append.events] for append in batch]
         now = self._now()
 
-        def step(db: Connection) -> list[Appended | Fenced]:
-            together = Batch(db, now)
-            answers = [together.append(append, body) for append, body in zip(batch, bodies, strict=True)]
-            together.write()
-            return answers
-
-        answers = await self._write(step)
+        answers = await self._transact(lambda db: self._journal.append(db, now, batch, bodies))
         for append, answer in zip(batch, answers, strict=True):
             if isinstance(answer, Appended):
                 self._tell(append.conversation, answer.epoch, answer.entries)
@@ -339,7 +340,7 @@ class SqliteEventLog:
                 _remember(db, op, now, log["ck"], entries[0].seq, entries[-1].seq)
             return log["epoch"], entries
 
-        epoch, entries = await self._write(step)
+        epoch, entries = await self._write(step, conversation)
         self._tell(conversation, epoch, entries)
         return entries
 
@@ -388,7 +389,7 @@ class SqliteEventLog:
                 _wake(db, row["rk"])
             return Posted(PostOutcome.STORED, intent=intent)
 
-        posted = await self._write(step)
+        posted = await self._write(step, request)
         self._woken.set()
         return posted
 
@@ -404,7 +405,7 @@ class SqliteEventLog:
             )
             return True
 
-        return await self._write(step)
+        return await self._write(step, request)
 
     async def seal(
         self,
@@ -431,7 +432,7 @@ class SqliteEventLog:
             )
             return Sealed(ending, _presented(db, row["rk"]))
 
-        return await self._write(step)
+        return await self._write(step, request)
 
     async def finish(
         self,
@@ -475,7 +476,7 @@ class SqliteEventLog:
                 db.execute("UPDATE log_requests SET next_rk = ? WHERE rk = ?", (next_rk, row["rk"]))
             return log["epoch"], ref, Finished(entries, following, self._waiting(db, row["ck"]))
 
-        answer = await self._write(step)
+        answer = await self._write(step, request)
         if isinstance(answer, Fenced):
             return answer
         epoch, ref, finished = answer
@@ -485,7 +486,7 @@ class SqliteEventLog:
     async def archived(self, request: RequestRef) -> None:
         key = (request.tenant_id, request.request_id)
         await self._write(
-            lambda db: db.execute("UPDATE log_requests SET archived = 1 WHERE tenant = ? AND request = ?", key)
+            lambda db: db.execute("UPDATE log_requests SET archived = 1 WHERE tenant = ? AND request = ?", key), request
         )
 
     async def take_over(self, op: str, request: RequestRef) -> Owned | None:
@@ -506,7 +507,7 @@ class SqliteEventLog:
             assert row is not None
             return self._owned(db, row)
 
-        return await self._write(step)
+        return await self._write(step, request)
 
     async def hand_over(
         self, request: RequestRef, fence: int, *, parked_until: int | None = None, taken: int = 0
@@ -530,7 +531,7 @@ class SqliteEventLog:
                 )
             return True
 
-        done = await self._write(step)
+        done = await self._write(step, request)
         self._woken.set()
         return done
 
@@ -539,12 +540,13 @@ class SqliteEventLog:
         await self._write(
             lambda db: db.execute(
                 "UPDATE log_requests SET owner = '' WHERE tenant = ? AND request = ? AND owner = ?", key
-            )
+            ),
+            request,
         )
 
     async def mine(self) -> Sequence[RequestRef]:
         query = f"SELECT tenant, request FROM log_requests WHERE {_LIVE} AND owner = ?"
-        rows = await self._read(lambda db: db.execute(query, (self.owner,)).fetchall())
+        rows = await self._look(lambda db: db.execute(query, (self.owner,)).fetchall())
         return [RequestRef(row["tenant"], row["request"]) for row in rows]
 
     def partition(self, conversation: ConversationRef) -> int:
@@ -612,7 +614,7 @@ class SqliteEventLog:
                 entered.append(request)
             return entered
 
-        return await self._write(step)
+        return await self._write(step, conversation)
 
     async def delete(self, op: str, conversation: ConversationRef) -> None:
         now = self._now()
@@ -628,14 +630,14 @@ class SqliteEventLog:
             db.execute("DELETE FROM log_conversations WHERE ck = ?", (ck,))
             _remember(db, op, now)
 
-        await self._write(step)
+        await self._write(step, None)
 
     # --- looking -------------------------------------------------------------------------------------
 
     async def position(self, conversation: ConversationRef) -> Position:
-        row = await self._read(lambda db: self._conversation_row(db, conversation, create=False))
+        row = await self._read(lambda db: self._conversation_row(db, conversation, create=False), conversation)
         if row is None:
-            row = await self._write(lambda db: self._conversation_row(db, conversation))
+            row = await self._write(lambda db: self._conversation_row(db, conversation), conversation)
         assert row is not None
         return _position(row)
 
@@ -658,7 +660,7 @@ class SqliteEventLog:
                     entries.append(Entry(row[0], row[1], row[2]))
             return Page(_position(log), entries)
 
-        return await self._read(look)
+        return await self._read(look, conversation)
 
     async def live(self, conversation: ConversationRef) -> Live:
         await self.position(conversation)  # makes the log when there is none
@@ -692,7 +694,7 @@ class SqliteEventLog:
                 )
             return Live(_position(log), Base(log["ordinal"], head), requests[::-1], hidden)
 
-        live = await self._read(look)
+        live = await self._read(look, conversation)
         if live is None:
             raise LogUnavailable("the conversation was deleted meanwhile")
         return live
@@ -704,7 +706,7 @@ class SqliteEventLog:
                 return None
             return self._info(db, row)
 
-        return await self._read(look)
+        return await self._read(look, request)
 
     async def running(self, conversations: Sequence[ConversationRef]) -> set[ConversationRef]:
         def look(db: Connection) -> set[ConversationRef]:
@@ -716,7 +718,7 @@ class SqliteEventLog:
                     found.add(ref)
             return found
 
-        return await self._read(look)
+        return await self._read(look, None)
 
     async def orphans(self) -> Sequence[RequestInfo]:
         def look(db: Connection) -> list[RequestInfo]:
@@ -726,9 +728,9 @@ class SqliteEventLog:
             ).fetchall()
             return [self._info(db, row) for row in rows]
 
-        if await self._read(self._has_woken):
-            await self._write(self._wake_due)
-        return await self._read(look)
+        if await self._look(self._has_woken):
+            await self._write(self._wake_due, None)
+        return await self._read(look, None)
 
     def _has_woken(self, db: Connection) -> bool:
         query = "SELECT 1 FROM log_handed WHERE until IS NULL OR until <= ? LIMIT 1"
@@ -745,7 +747,7 @@ class SqliteEventLog:
             found = [self._owned(db, row) for row in rows.fetchall()]
             return [owned for owned in found if conversation in (None, owned.conversation)]
 
-        return await self._read(look)
+        return await self._read(look, None)
 
     async def elect(self, chore: str, seconds: float) -> bool:
         return True
@@ -763,7 +765,7 @@ class SqliteEventLog:
             db.execute("DELETE FROM log_ops WHERE at < ?", (keep,))
             return sum(_trim_one(db, row["ck"], keep) for row in _trimmable(db, keep))
 
-        return await self._write(step)
+        return await self._write(step, None)
 
     async def now_ms(self) -> int:
         return self._now()
@@ -771,7 +773,7 @@ class SqliteEventLog:
     async def ping(self) -> Sequence[str]:
         # A transaction that changes nothing would not notice a full disk.
         now = self._now()
-        await self._write(lambda db: db.execute("INSERT OR REPLACE INTO log_ping VALUES (0, ?)", (now,)))
+        await self._transact(lambda db: db.execute("INSERT OR REPLACE INTO log_ping VALUES (0, ?)", (now,)))
         return []
 
     async def describe(self) -> Mapping[str, str]:
@@ -790,13 +792,31 @@ class SqliteEventLog:
             for listener in self._listeners:
                 listener(conversation, epoch, entries)
 
-    async def _write(self, step: Callable[[Connection], T]) -> T:
+    async def _write(self, step: Callable[[Connection], T], about: About) -> T:
+        """Carry out a step on tables that hold everything ``about`` this."""
+
+        def settled(db: Connection) -> T:
+            self._journal.settle(db, about)
+            return step(db)
+
+        return await self._transact(settled)
+
+    async def _transact(self, step: Callable[[Connection], T]) -> T:
         try:
             return await self._db.write(step)
         except DatabaseUnavailable as error:
             raise LogUnavailable(str(error)) from error
 
-    async def _read(self, look: Callable[[Connection], T]) -> T:
+    async def _read(self, look: Callable[[Connection], T], about: About) -> T:
+        """Look at tables that hold everything ``about`` this."""
+        if self._journal.holds(about):
+            try:
+                await self._write(lambda db: None, about)
+            except LogUnavailable:
+                return await self._look(lambda db: _replayed(db, look))
+        return await self._look(look)
+
+    async def _look(self, look: Callable[[Connection], T]) -> T:
         try:
             return await self._db.read(look)
         except DatabaseUnavailable as error:
@@ -946,6 +966,12 @@ class SqliteEventLog:
             presented=_presented(db, row["rk"]),
             decided=_decided(db, row["rk"]),
         )
+
+
+def _replayed(db: Connection, look: Callable[[Connection], T]) -> T:
+    """Nothing can be written, because the disk is full, say. Looks are never committed: in theirs all is settled."""
+    replay(db)
+    return look(db)
 
 
 _RECORDED = Posted(PostOutcome.RECORDED)

@@ -363,7 +363,9 @@ class RedisEventLog:
             )
             for append, body in zip(batch, bodies, strict=True)
         ]
-        raw = await self._scripts.run("append", self._tag(batch[0].conversation), msgpack.packb(said, use_bin_type=False))
+        raw = await self._scripts.run(
+            "append", self._tag(batch[0].conversation), msgpack.packb(said, use_bin_type=False)
+        )
         out: list[Appended | Fenced | Forgotten] = []
         for append, body, answer in zip(batch, bodies, raw, strict=True):
             if answer == b"F":

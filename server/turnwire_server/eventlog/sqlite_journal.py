@@ -1,0 +1,296 @@
+"""The one step of the embedded log that happens for every delta: many turns' events in one transaction.
+
+Events go into a journal, one row for a whole batch, and from there into their tables a conversation at a time, dozens
+of events at once: a table's page is then written once for all of them, not once for each, and of a turn nothing is
+looked up that this process knows from its last append. Whatever looks at a conversation in its tables, or changes it,
+has it settled before (`settle`). What is known in memory is never more than the journal holds; when a transaction is
+rolled back, or a process has died, it is read from there.
+
+All of it runs in the writer thread; only `holds` is asked by others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+import orjson
+
+from turnwire_protocol import Entry
+
+from .base import Append, Appended, ConversationRef, Fenced, Intent, Phase, RequestRef
+
+SCHEMA = ("CREATE TABLE IF NOT EXISTS log_journal (id INTEGER PRIMARY KEY, said BLOB NOT NULL)",)
+
+_LOOK = """SELECT r.rk, r.ck, r.fence, r.phase, r.n, r.claim_seq, c.epoch, c.last_seq, c.last_ts,
+        (SELECT max(k) FROM log_inbox WHERE rk = r.rk)
+    FROM log_requests r JOIN log_conversations c ON c.ck = r.ck WHERE r.tenant = ? AND r.request = ?"""
+_EVENTS = "INSERT INTO log_events (ck, seq, ts, rk, n, body) VALUES "
+_EVENT = "(?, ?, ?, ?, ?, ?)"
+_REQUEST = "UPDATE log_requests SET n = ?, last_seq = ?, state = coalesce(?, state) WHERE rk = ?"
+_CHECKPOINT = "UPDATE log_requests SET checkpoint = ?, checkpoint_seq = ? WHERE rk = ?"
+_CONVERSATION = "UPDATE log_conversations SET last_seq = ?, last_ts = ? WHERE ck = ?"
+_WRITABLE = (Phase.RUNNING, Phase.QUEUED)
+
+# A conversation is settled when so many of its events wait: enough for a page or two of its own.
+_EVENTS_WAIT = 64
+# Or when so many batches have come since its first event that waits, which keep the journal from being cut.
+_BATCHES_WAIT = 1024
+# Of these a batch settles so many at most, so that none takes long.
+_SETTLED_AT_ONCE = 4
+_CUT = 64
+# Rows of one statement.
+_ROWS = 64
+
+About = ConversationRef | RequestRef | None
+"""What a step looks at or changes; None: it may be anything."""
+
+
+class _Log:
+    """What has been journaled of a conversation and is not in its tables."""
+
+    __slots__ = ("ck", "epoch", "events", "first_id", "last_seq", "last_ts", "ref", "turns", "unsettled")
+
+    def __init__(self, ref: ConversationRef, ck: int, epoch: str, last_seq: int, last_ts: int) -> None:
+        self.ref = ref
+        self.ck = ck
+        self.epoch = epoch
+        self.last_seq = last_seq
+        self.last_ts = last_ts
+        self.first_id = 0
+        self.events: list[tuple[Any, ...]] = []
+        self.turns: dict[RequestRef, _Turn] = {}
+        self.unsettled: dict[_Turn, None] = {}
+
+
+class _Turn:
+    """A request as its last append left it."""
+
+    __slots__ = ("checkpoint", "checkpoint_seq", "claim_seq", "fence", "heard", "last_seq", "log", "n", "rk", "state")
+
+    def __init__(self, log: _Log, rk: int, fence: int, n: int, claim_seq: int, heard: int) -> None:
+        self.log = log
+        self.rk = rk
+        self.fence = fence
+        self.n = n
+        self.claim_seq = claim_seq
+        self.heard = heard
+        """Up to where its inbox goes."""
+        self.last_seq = 0
+        self.state: str | None = None
+        self.checkpoint: bytes | None = None
+        self.checkpoint_seq = 0
+
+
+class Journal:
+    """Of one `SqliteEventLog`. Nobody else writes the tables of its events."""
+
+    def __init__(self) -> None:
+        self._logs: dict[ConversationRef, _Log] = {}
+        self._turns: dict[RequestRef, _Turn] = {}
+        self._waiting: dict[_Log, None] = {}  # those with events, by when the first one came
+        self._id = 0
+        self._cut = 0
+        self._is_lost = True
+
+    def __repr__(self) -> str:
+        return f"<Journal {self._id} waiting={len(self._waiting)}>"
+
+    def holds(self, about: About) -> bool:
+        """Whether the tables may lack something of it. Asked by any thread."""
+        if isinstance(about, ConversationRef):
+            return self._is_lost or about in self._logs
+        return self._is_lost or bool(self._logs)
+
+    def lose(self) -> None:
+        """The transaction was rolled back: what memory has of it is wrong."""
+        self._logs.clear()
+        self._turns.clear()
+        self._waiting.clear()
+        self._is_lost = True
+
+    # --- steps -------------------------------------------------------------------------------------------
+
+    def append(
+        self, db: sqlite3.Connection, now: int, batch: Sequence[Append], bodies: Sequence[Sequence[bytes]]
+    ) -> list[Appended | Fenced]:
+        """See `EventLog.append`."""
+        self._recover(db)
+        said: list[tuple[Any, ...]] = []
+        self._id += 1
+        answers = [self._append(db, now, append, body, said) for append, body in zip(batch, bodies, strict=True)]
+        if said:
+            db.execute("INSERT INTO log_journal (id, said) VALUES (?, ?)", (self._id, msgpack.packb(said)))
+        self._settle_some(db, batch)
+        return answers
+
+    def settle(self, db: sqlite3.Connection, about: About) -> None:
+        """A step is about to look at this, or to change it."""
+        self._recover(db)
+        if not self._logs:
+            return
+        if about is None:
+            for log in tuple(self._logs.values()):
+                self._forget(db, log)
+            db.execute("DELETE FROM log_journal")
+            self._cut = self._id
+            return
+        ref = self._conversation(db, about) if isinstance(about, RequestRef) else about
+        if ref is not None and (known := self._logs.get(ref)) is not None:
+            self._forget(db, known)
+
+    # --- inside ------------------------------------------------------------------------------------------
+
+    def _append(
+        self, db: sqlite3.Connection, now: int, append: Append, bodies: Sequence[bytes], said: list[tuple[Any, ...]]
+    ) -> Appended | Fenced:
+        turn = self._turns.get(append.request) or self._look(db, append)
+        if turn is None or turn.fence != append.fence:
+            return Fenced()
+        log = turn.log
+        entries: list[Entry] = []
+        if (skip := turn.n - append.n) != 0:
+            if skip < 0:
+                raise AssertionError("a turn counts its own events; a gap in n is a bug in its writer")
+            self._settle(db, log)
+            end = append.n + min(skip, len(bodies))
+            entries = entries_of(db, log.ck, turn.claim_seq, turn.rk, append.n, end)
+            bodies = bodies[skip:]
+        if bodies:
+            checkpoint = None if append.checkpoint is None else orjson.dumps(append.checkpoint)
+            ts = now if now > log.last_ts else log.last_ts
+            said.append((log.ck, turn.rk, log.last_seq + 1, ts, turn.n, append.state, checkpoint, bodies))
+            self._add(turn, ts, bodies, append.state, checkpoint, entries)
+        heard = turn.heard > append.taken
+        return Appended(log.epoch, entries, intents(db, turn.rk, append.taken) if heard else [])
+
+    def _look(self, db: sqlite3.Connection, append: Append) -> _Turn | None:
+        row = db.execute(_LOOK, (append.request.tenant_id, append.request.request_id)).fetchone()
+        if row is None or row[3] not in _WRITABLE:
+            return None
+        rk, ck, fence, _, n, claim_seq, epoch, last_seq, last_ts, newest = row
+        log = self._logs.get(append.conversation)
+        if log is None:
+            log = self._logs[append.conversation] = _Log(append.conversation, ck, epoch, last_seq, last_ts)
+        turn = _Turn(log, rk, fence, n, claim_seq, newest or 0)
+        self._turns[append.request] = log.turns[append.request] = turn
+        return turn
+
+    def _add(
+        self,
+        turn: _Turn,
+        ts: int,
+        bodies: Sequence[bytes],
+        state: str | None,
+        checkpoint: bytes | None,
+        entries: list[Entry],
+    ) -> None:
+        log, seq, n = turn.log, turn.log.last_seq, turn.n
+        for body in bodies:
+            seq += 1
+            entries.append(Entry(seq, ts, body))
+            log.events.append((log.ck, seq, ts, turn.rk, n, body))
+            n += 1
+        log.last_seq = turn.last_seq = seq
+        log.last_ts, turn.n = ts, n
+        if state is not None:
+            turn.state = state
+        if checkpoint is not None:
+            turn.checkpoint, turn.checkpoint_seq = checkpoint, seq
+        log.unsettled[turn] = None
+        if log not in self._waiting:
+            log.first_id = self._id
+            self._waiting[log] = None
+
+    def _settle(self, db: sqlite3.Connection, log: _Log) -> None:
+        """Put what waits into the tables."""
+        if not log.events:
+            return
+        _insert(db, log.events)
+        for turn in log.unsettled:
+            db.execute(_REQUEST, (turn.n, turn.last_seq, turn.state, turn.rk))
+            if turn.checkpoint is not None:
+                db.execute(_CHECKPOINT, (turn.checkpoint, turn.checkpoint_seq, turn.rk))
+                turn.checkpoint = None
+        db.execute(_CONVERSATION, (log.last_seq, log.last_ts, log.ck))
+        log.events = []
+        log.unsettled.clear()
+        del self._waiting[log]
+
+    def _forget(self, db: sqlite3.Connection, log: _Log) -> None:
+        """Settle it, and know nothing of it any more: it is about to change."""
+        self._settle(db, log)
+        for request in log.turns:
+            del self._turns[request]
+        del self._logs[log.ref]
+
+    def _settle_some(self, db: sqlite3.Connection, batch: Sequence[Append]) -> None:
+        room = _SETTLED_AT_ONCE
+        for append in batch:
+            turn = self._turns.get(append.request)
+            if room and turn is not None and len(turn.log.events) >= _EVENTS_WAIT:
+                self._settle(db, turn.log)
+                room -= 1
+        for log in tuple(itertools.islice(self._waiting, room)):
+            if self._id - log.first_id >= _BATCHES_WAIT:
+                self._settle(db, log)
+        oldest = next(iter(self._waiting), None)
+        end = self._id + 1 if oldest is None else oldest.first_id
+        if end - self._cut > _CUT:
+            db.execute("DELETE FROM log_journal WHERE id < ?", (end,))
+            self._cut = end
+
+    def _conversation(self, db: sqlite3.Connection, request: RequestRef) -> ConversationRef | None:
+        turn = self._turns.get(request)
+        if turn is not None:
+            return turn.log.ref
+        query = "SELECT conversation FROM log_requests WHERE tenant = ? AND request = ?"
+        row = db.execute(query, (request.tenant_id, request.request_id)).fetchone()
+        return None if row is None else ConversationRef(request.tenant_id, row[0])
+
+    def _recover(self, db: sqlite3.Connection) -> None:
+        if self._is_lost:
+            replay(db)
+            db.execute("DELETE FROM log_journal")
+            self._id = self._cut = 0
+            self._is_lost = False
+
+
+def replay(db: sqlite3.Connection) -> None:
+    """Put everything into the tables that the journal holds and they lack."""
+    for (said,) in db.execute("SELECT said FROM log_journal ORDER BY id").fetchall():
+        for ck, rk, first, ts, n, state, checkpoint, bodies in msgpack.unpackb(said, strict_map_key=False):
+            row = db.execute("SELECT last_seq FROM log_conversations WHERE ck = ?", (ck,)).fetchone()
+            if row is None or first <= row[0]:
+                continue  # settled long since
+            last = first + len(bodies) - 1
+            _insert(db, [(ck, first + i, ts, rk, n + i, body) for i, body in enumerate(bodies)])
+            db.execute(_REQUEST, (n + len(bodies), last, state, rk))
+            if checkpoint is not None:
+                db.execute(_CHECKPOINT, (checkpoint, last, rk))
+            db.execute(_CONVERSATION, (last, ts, ck))
+
+
+def _insert(db: sqlite3.Connection, events: Sequence[tuple[Any, ...]]) -> None:
+    # Each statement gives the interpreter to the event loop and asks for it back, which costs more than a row does.
+    for start in range(0, len(events), _ROWS):
+        rows = events[start : start + _ROWS]
+        db.execute(_EVENTS + ", ".join([_EVENT] * len(rows)), tuple(itertools.chain.from_iterable(rows)))
+
+
+def intents(db: sqlite3.Connection, rk: int, after: int) -> list[Intent]:
+    """What was said to a request since."""
+    rows = db.execute("SELECT k, kind, body FROM log_inbox WHERE rk = ? AND k > ? ORDER BY k", (rk, after))
+    return [Intent(row[0], row[1], orjson.loads(row[2])) for row in rows]
+
+
+def entries_of(db: sqlite3.Connection, ck: int, claim_seq: int, rk: int, first_n: int, end_n: int) -> list[Entry]:
+    """Events of a request by its own count of them."""
+    rows = db.execute(
+        "SELECT seq, ts, body FROM log_events WHERE ck = ? AND seq > ? AND rk = ? AND n >= ? AND n < ? ORDER BY seq",
+        (ck, claim_seq, rk, first_n, end_n),
+    )
+    return [Entry(row[0], row[1], row[2]) for row in rows]
