@@ -11,8 +11,10 @@ import logging
 import tempfile
 import uuid
 
-from benchmarks.processes import obey, run, say
+from benchmarks.processes import Answer, obey, run, say
+from benchmarks.seeds import seed
 from turnwire_server.app import running
+from turnwire_server.cli.serve import spare_the_collector
 from turnwire_server.settings import build_settings
 
 SECRET = "a secret for benchmarks only, of at least 32 bytes"
@@ -51,8 +53,16 @@ async def main() -> None:
                 "mongo_database": name,
             }
         async with running(build_settings(tree, {}), {}) as app:
+
+            async def history(order: Answer) -> Answer:
+                """Make `conversation` with so many `messages`, of the first user of the clients."""
+                archive = app.front.services.archive
+                await seed(archive, order["conversation"], order["messages"], tenant_id="bench", user_id="user-0")
+                return {}
+
+            spare_the_collector()
             say({"url": app.url})
-            await obey({})
+            await obey({"history": history})
 
 
 if __name__ == "__main__":
