@@ -140,7 +140,13 @@ class PartialMessage:
         return self._calls.get(call_id)
 
     def _text_delta(self, event: ev.OutputTextDelta) -> None:
-        self._append("text", event.part, event.offset, event.text)
+        index = event.part
+        if index < len(self.parts):
+            part = self.parts[index]
+            if type(part) is PartialText and part.kind == "text":
+                part.append(event.offset, event.text)
+                return
+        self._append("text", index, event.offset, event.text)
 
     def _reasoning_delta(self, event: ev.ReasoningDelta) -> None:
         self._append("reasoning", event.part, event.offset, event.text)

@@ -59,9 +59,13 @@ class DeltaBuffer:
 
     def add_text(self, kind: DeltaType, text: str) -> None:
         """Text at the end of the message: in its last part when that is of this kind, else in a new one."""
+        if not self._held and text.isascii():
+            if text:
+                self._append(kind, text)
+            return
         if self._held and self._held_kind is not kind:
             self.end_part()
-        if text and (self._held or not text.isascii()):
+        if text:
             text, self._held = join_surrogates(self._held + text)
             self._held_kind = kind
         if text:

@@ -388,8 +388,10 @@ class ConversationHub:
         fresh = conversation.received(epoch, entries)
         if fresh:
             self._flush(conversation, epoch, fresh)
-        if any(entry.body.startswith(_MEMBER_CHANGED) for entry in entries):
-            self.read_again(ref)
+        for entry in entries:
+            if entry.body.startswith(_MEMBER_CHANGED):
+                self.read_again(ref)
+                break
 
     async def _run(self, turn: Turn, conversation: Conversation) -> None:
         finished: Finished | None = None

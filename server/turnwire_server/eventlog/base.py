@@ -203,7 +203,7 @@ class Reentry:
     incarnation: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that takes four times as long to make, and one is made for every delta
 class Append:
     """Events of one turn to be added. ``n`` is the number of its events before these.
 
@@ -224,7 +224,7 @@ class Append:
     reentry: Reentry | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Appended:
     """The events of one append as they stand in the log, and the intents that have come in meanwhile."""
 

@@ -58,8 +58,11 @@ class Tail:
             return fresh
         if fresh[0].seq != self.end + 1:
             self.clear()
+        size = 0
+        for entry in fresh:
+            size += len(entry.body) + _ENTRY_OVERHEAD
         self._entries.extend(fresh)
-        self._grow(sum(len(entry.body) for entry in fresh) + _ENTRY_OVERHEAD * len(fresh))
+        self._grow(size)
         self.end = fresh[-1].seq
         if self._size > self._limit_bytes or self._budget.is_spent:
             self._shrink()
