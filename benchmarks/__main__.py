@@ -10,53 +10,27 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from tests.support.mongo import running_mongo
-from tests.support.redis import running_redis
+from rich.console import Console
 
-from benchmarks.kinds import DEFAULT, KINDS, PEERS, Places, not_installed, runs
-from benchmarks.processes import Child, child, module
+from benchmarks.aims import found, table
+from benchmarks.kinds import DEFAULT, KINDS, PEERS, not_installed, runs
+from benchmarks.plan import Plan
+from benchmarks.plot import plot
 from benchmarks.report import Idle, Results, Streaming, show, write
+from benchmarks.rows import ROWS
+from benchmarks.stand import Stand, standing
 
 RESULTS = Path(__file__).with_name("results.json")
+PARTS = ("streaming", "idle", *ROWS)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How much is measured."""
-
-    streams: int = 100
-    is_same_for_peers: bool = False
-    """Peers, too, have so many streams, whether they keep up or not."""
-    rate: float = 50.0
-    rounds: int = 4
-    warm_up_s: float = 3.0
-    """In the first two seconds the peers' compilers take a quarter more."""
-    window_s: float = 8.0
-    connections: int = 1000
-    idle_rounds: int = 2
-
-    @classmethod
-    def quick(cls) -> Plan:
-        return cls(rounds=1, window_s=5.0, connections=500, idle_rounds=1)
-
-
-@asynccontextmanager
-async def _run(kind: str, places: Places) -> AsyncIterator[tuple[Child, Child]]:
-    """A fresh server of this kind and its clients. The clients go first at the end, so that nothing is drained."""
-    async with (
-        child(KINDS[kind].command(places)) as server,
-        child(module("load", "--url", server.hello["url"], "--client", KINDS[kind].client)) as clients,
-    ):
-        yield server, clients
-
-
-async def _streaming(kind: str, streams: int, places: Places, plan: Plan) -> Streaming:
-    async with _run(kind, places) as (server, clients):
+async def _streaming(stand: Stand, kind: str, streams: int) -> Streaming:
+    plan = stand.plan
+    async with stand.running(kind, "load") as (server, clients):
         await clients.ask("streams", count=streams)
         await asyncio.sleep(plan.warm_up_s)
         # The accounts are read right after each mark: what lies between belongs to neither or to both windows.
@@ -82,9 +56,10 @@ async def _streaming(kind: str, streams: int, places: Places, plan: Plan) -> Str
     )
 
 
-async def _idle(kind: str, places: Places, plan: Plan) -> Idle:
+async def _idle(stand: Stand, kind: str) -> Idle:
+    plan = stand.plan
     first = max(plan.connections // 10, 1)
-    async with _run(kind, places) as (server, clients):
+    async with stand.running(kind, "load") as (server, clients):
         await clients.ask("prepare", count=first + plan.connections, wait_s=120)
         # The first connections fill pools and caches that are there once, however many come.
         await clients.ask("idle", count=first)
@@ -95,40 +70,41 @@ async def _idle(kind: str, places: Places, plan: Plan) -> Idle:
     return Idle(kind=kind, kb_per_connection=(after - before) / plan.connections / 1000)
 
 
-async def measure(plan: Plan, kinds: Sequence[str]) -> Results:
+async def measure(plan: Plan, kinds: Sequence[str], only: Sequence[str]) -> Results:
     results = Results(plan=asdict(plan))
-    needs = frozenset[str]().union(*(KINDS[kind].needs for kind in kinds))
-    async with child(module("provider", "--rate", str(plan.rate))) as provider, AsyncExitStack() as stack:
-        redis_url = mongo_url = ""
-        if "redis" in needs:
-            redis_url = (await stack.enter_async_context(running_redis())).url
-        if "mongo" in needs:
-            mongo_url = f"{(await stack.enter_async_context(running_mongo())).url}?retryWrites=false"
-        places = Places(f"http://127.0.0.1:{provider.hello['port']}/v1", redis_url, mongo_url)
-        order = runs(kinds, plan.streams, all_with=plan.is_same_for_peers)
-        for number in range(plan.rounds):
-            # A B C, C B A, A B C …: none always has the machine that another has warmed up.
-            for kind, streams in order[:: -1 if number % 2 else 1]:
-                found = await _streaming(kind, streams, places, plan)
-                results.streaming.append(found)
-                print(f"  {found}", flush=True)
+    async with standing(plan, kinds) as stand:
+        if "streaming" in only:
+            order = runs(kinds, plan.streams, all_with=plan.is_same_for_peers)
+            for number in range(plan.rounds):
+                # A B C, C B A, A B C …: none always has the machine that another has warmed up.
+                for kind, streams in order[:: -1 if number % 2 else 1]:
+                    found = await _streaming(stand, kind, streams)
+                    results.streaming.append(found)
+                    print(f"  {found}", flush=True)
         quiet = [kind for kind in kinds if KINDS[kind].is_idle_measured]
-        for _ in range(plan.idle_rounds if quiet == kinds or len(quiet) > 1 else 0):
-            for kind in quiet:
-                held = await _idle(kind, places, plan)
-                results.idle.append(held)
-                print(f"  {held}", flush=True)
+        if "idle" in only and (quiet == kinds or len(quiet) > 1):
+            for _ in range(plan.idle_rounds):
+                for kind in quiet:
+                    held = await _idle(stand, kind)
+                    results.idle.append(held)
+                    print(f"  {held}", flush=True)
+        if stand.kinds:
+            for row, measure_row in ROWS.items():
+                if row in only:
+                    await measure_row(stand)
+        results.figures += stand.figures
     return results
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="half a minute instead of two: one short round")
+    parser.add_argument("--quick", action="store_true", help="three minutes: one short round of each")
     parser.add_argument("--streams", type=int, help="answers at once; also for peers that do not keep up with them")
     parser.add_argument("--rounds", type=int, help="runs of each server")
     parser.add_argument("--kinds", default=",".join(DEFAULT), help="the servers; `bare` is always among them")
     parser.add_argument("--peers", action="store_true", help=f"these too: {', '.join(PEERS)}")
-    parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
+    parser.add_argument("--only", default=",".join(PARTS), help=f"parts: {', '.join(PARTS)}")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go; the plot goes beside")
     arguments = parser.parse_args()
     plan = Plan.quick() if arguments.quick else Plan()
     if arguments.rounds:
@@ -138,14 +114,19 @@ def main() -> None:
     kinds = list(dict.fromkeys(["bare", *arguments.kinds.split(","), *(PEERS if arguments.peers else ())]))
     if unknown := set(kinds) - set(KINDS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
+    only = arguments.only.split(",")
+    if unknown := set(only) - set(PARTS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     if missing := not_installed(kinds):
         parser.error(f"not installed; {', '.join(missing)}")
     began = time.monotonic()
     print(f"{plan.rate:g} deltas a second and stream, {plan.connections} idle connections")
-    results = asyncio.run(measure(plan, kinds))
+    results = asyncio.run(measure(plan, kinds, only))
     results.seconds = round(time.monotonic() - began, 1)
     show(results)
-    write(results, arguments.json)
+    Console(width=120).print(table(results))
+    write(results, found(results), arguments.json)
+    plot(results, arguments.json.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ class Clients:
             "tokens": self._chars / CHARS_PER_TOKEN,
             "events": self._events,
             "frames": self._frames,
-            "delay_ms": {name: _quantile(delays, part) * 1000 for name, part in (("p50", 0.5), ("p99", 0.99))},
+            "delay_ms": {name: quantile(delays, part) * 1000 for name, part in (("p50", 0.5), ("p99", 0.99))},
         }
         self._chars = self._events = self._frames = 0
         self._delays = []
@@ -118,7 +118,8 @@ class Clients:
                 pass
 
 
-def _quantile(ordered: list[float], part: float) -> float:
+def quantile(ordered: list[float], part: float) -> float:
+    """The value below which this part of the values lies; NaN of none."""
     return ordered[int(part * (len(ordered) - 1))] if ordered else float("nan")
 
 

@@ -2,6 +2,9 @@
 
 Each stream gives one token every `1/rate` seconds from a phase of its own until the other side hangs up. Tokens have a
 fixed length, so that whoever counts characters has counted tokens; every tenth carries the time at which it was sent.
+
+The last message of a request may ask for something else, see `Pace`. The order `hung_up` says when the other side
+closed streams that had not ended.
 """
 
 from __future__ import annotations
@@ -9,10 +12,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import re
 import time
-from typing import cast
+from dataclasses import dataclass
+from typing import Self, cast
 
-from benchmarks.processes import obey, run, say
+from benchmarks.processes import Answer, obey, run, say
 
 TOKEN_CHARS = 6
 """About what an English token has, with its space."""
@@ -31,6 +36,11 @@ _BEFORE = (
     b'"delta":{"content":"'
 )
 _AFTER = b'"},"logprobs":null,"finish_reason":null}],"usage":null}\n\n'
+_STOP = _BEFORE + b'"},"logprobs":null,"finish_reason":"stop"}],"usage":null}\n\n'
+_USAGE = (
+    b'data: {"id":"chatcmpl-BenchmarkBenchmarkBenchmark","object":"chat.completion.chunk","created":1700000000,'
+    b'"model":"bench","choices":[],"usage":{"prompt_tokens":9,"completion_tokens":%d,"total_tokens":%d}}\n\n'
+)
 
 
 def _chunk(text: bytes) -> bytes:
@@ -46,13 +56,41 @@ def stamp() -> bytes:
     return b" <%015.6f>" % time.monotonic()
 
 
-class Stream(asyncio.Protocol):
-    """One connection: a request, then tokens until it is closed."""
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How an answer comes. As text it goes into the last message of the request."""
 
-    def __init__(self, rate: float) -> None:
-        self._interval = 1 / rate
+    rate: float
+    tokens: int = 0
+    """After so many the answer ends, and the connection is kept; 0: it never ends."""
+    stamp_every: int = STAMP_EVERY
+    at_once: bool = False
+    """The first token comes at once, and not after a part of the interval that is drawn."""
+
+    def __str__(self) -> str:
+        return f"pace {self.rate:g} {self.tokens} {self.stamp_every} {int(self.at_once)}"
+
+    @classmethod
+    def asked(cls, body: bytes, else_rate: float) -> Self:
+        """What the end of the request asks for."""
+        found = _PACE.findall(body[-_PACE_WITHIN:])
+        if not found:
+            return cls(else_rate)
+        rate, tokens, stamp_every, at_once = found[-1]
+        return cls(float(rate), int(tokens), int(stamp_every), at_once == b"1")
+
+
+_PACE = re.compile(rb"pace ([\d.]+) (\d+) (\d+) ([01])")
+_PACE_WITHIN = 1000
+
+
+class Stream(asyncio.Protocol):
+    """One connection: a request, then tokens until it is closed, or as many as were asked for and the next request."""
+
+    def __init__(self, rate: float, hung_up: list[float]) -> None:
+        self._rate = rate
+        self._hung_up = hung_up
         self._buffer = b""
-        self._count = 0
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
 
@@ -68,30 +106,50 @@ class Stream(asyncio.Protocol):
         if lengths and len(body) < int(lengths[0].partition(b":")[2]):
             return
         self._buffer = b""
+        self._pace = Pace.asked(body, self._rate)
+        self._interval = 1 / self._pace.rate
+        self._count = 0
         self._transport.write(_HEAD)
         loop = asyncio.get_running_loop()
-        self._at = loop.time() + random.random() * self._interval
+        self._at = loop.time() + (0 if self._pace.at_once else random.random() * self._interval)
         self._timer = loop.call_at(self._at, self._token)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._hung_up.append(time.monotonic())
 
     def _token(self) -> None:
         self._count += 1
-        self._transport.write(_chunk(stamp()) if self._count % STAMP_EVERY == 0 else _PLAIN)
+        self._transport.write(_chunk(stamp()) if self._count % self._pace.stamp_every == 0 else _PLAIN)
+        if self._count == self._pace.tokens:
+            self._end()
+            return
         # From the planned time, not from now: a late token does not slow the stream down.
         self._at += self._interval
         self._timer = asyncio.get_running_loop().call_at(self._at, self._token)
+
+    def _end(self) -> None:
+        self._timer = None
+        body = _STOP + _USAGE % (self._count, 9 + self._count) + b"data: [DONE]\n\n"
+        self._transport.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
 
 
 async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rate", type=float, required=True, help="tokens per second and stream")
     rate: float = parser.parse_args().rate
-    server = await asyncio.get_running_loop().create_server(lambda: Stream(rate), "127.0.0.1", 0)
+    hung_up: list[float] = []
+
+    async def tell(order: Answer) -> Answer:
+        """Seconds of the monotonic clock at which streams were cut since the last time."""
+        times = hung_up.copy()
+        hung_up.clear()
+        return {"at": times}
+
+    server = await asyncio.get_running_loop().create_server(lambda: Stream(rate, hung_up), "127.0.0.1", 0)
     say({"port": server.sockets[0].getsockname()[1]})
-    await obey({})
+    await obey({"hung_up": tell})
     server.close()
 
 

@@ -13,10 +13,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.figures import Figure
 from benchmarks.kinds import KINDS
+from benchmarks.stand import KEPT_UP
 
-# Below this share of the wanted rate a run says more about the machine than about the server.
-_KEPT_UP = 0.97
 # Above this share of its time without a CPU that it wanted, a server was kept waiting by other work.
 _UNDISTURBED = 0.05
 
@@ -61,6 +61,8 @@ class Results:
     plan: dict[str, Any]
     streaming: list[Streaming] = field(default_factory=list)
     idle: list[Idle] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    """Of the rows."""
     seconds: float = 0.0
 
     def of(self, kind: str, name: str, streams: int | None = None) -> list[float]:
@@ -68,6 +70,15 @@ class Results:
         wanted = streams or self.plan["streams"]
         runs: list[Any] = [*(run for run in self.streaming if run.streams == wanted), *self.idle]
         return [getattr(run, name) for run in runs if run.kind == kind and hasattr(run, name)]
+
+    def row(self, row: str, kind: str, name: str, at: int = 0) -> list[float]:
+        """A row's figure of all rounds."""
+        wanted = (row, kind, name, at)
+        return [each.value for each in self.figures if (each.row, each.kind, each.name, each.at) == wanted]
+
+    def places(self, row: str, kind: str) -> list[int]:
+        """With how many streams, messages or events the row was measured, the fewest first."""
+        return sorted({each.at for each in self.figures if (each.row, each.kind) == (row, kind)})
 
     @property
     def kinds(self) -> list[str]:
@@ -99,7 +110,7 @@ def show(results: Results) -> None:
     if results.with_peers:
         console.print(_beside_peers(results))
     rate = results.plan["rate"]
-    slow = [run for run in results.streaming if run.deltas_per_s < _KEPT_UP * run.streams * rate]
+    slow = [run for run in results.streaming if run.deltas_per_s < KEPT_UP * run.streams * rate]
     if slow:
         console.print(
             f"{len(slow)} runs ({', '.join(dict.fromkeys(run.kind for run in slow))}) did not keep up with {rate:g}"
@@ -113,7 +124,8 @@ def show(results: Results) -> None:
         )
 
 
-def write(results: Results, path: Path) -> None:
+def write(results: Results, aims: list[dict[str, object]], path: Path) -> None:
+    """Everything as JSON: `aims` and ratios first, then each run."""
     machine = {"python": sys.version.split()[0], "system": platform.platform(), "machine": platform.machine()}
     names = ("us_per_delta", "kb_per_connection")
     ours = _ours(results)
@@ -126,10 +138,8 @@ def write(results: Results, path: Path) -> None:
         }
         for kind, streams in results.with_peers
     }
-    path.write_text(
-        json.dumps({"ratios": summary, "cpu_beside_peers": beside, "machine": machine, **asdict(results)}, indent=2)
-        + "\n"
-    )
+    first = {"aims": aims, "ratios": summary, "cpu_beside_peers": beside, "machine": machine}
+    path.write_text(json.dumps({**first, **asdict(results)}, indent=2) + "\n")
     print(f"written to {path}")
 
 

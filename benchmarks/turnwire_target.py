@@ -10,10 +10,11 @@ import argparse
 import logging
 import tempfile
 import uuid
+from contextlib import AsyncExitStack
 
-from benchmarks.processes import Answer, obey, run, say
+from benchmarks.processes import obey, run, say
 from benchmarks.seeds import seed
-from turnwire_server.app import running
+from turnwire_server.app import open_engines_for, running
 from turnwire_server.cli.serve import spare_the_collector
 from turnwire_server.settings import build_settings
 
@@ -26,6 +27,7 @@ async def main() -> None:
     parser.add_argument("--data-dir", help="default: a directory of its own, removed at the end")
     parser.add_argument("--redis-url")
     parser.add_argument("--mongo-url")
+    parser.add_argument("--history", type=int, help="messages of the conversation `long` of the clients' first user")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     with tempfile.TemporaryDirectory() as fresh:
@@ -52,17 +54,15 @@ async def main() -> None:
                 "mongo_url": arguments.mongo_url,
                 "mongo_database": name,
             }
-        async with running(build_settings(tree, {}), {}) as app:
-
-            async def history(order: Answer) -> Answer:
-                """Make `conversation` with so many `messages`, of the first user of the clients."""
-                archive = app.front.services.archive
-                await seed(archive, order["conversation"], order["messages"], tenant_id="bench", user_id="user-0")
-                return {}
-
+        settings = build_settings(tree, {})
+        if arguments.history is not None:
+            async with AsyncExitStack() as stack:
+                archive = (await open_engines_for(settings, stack)).archive
+                await seed(archive, "long", arguments.history, tenant_id="bench", user_id="user-0")
+        async with running(settings, {}) as app:
             spare_the_collector()
             say({"url": app.url})
-            await obey({"history": history})
+            await obey({})
 
 
 if __name__ == "__main__":

@@ -18,31 +18,36 @@ class Turnwire:
 
     async def stream(self, number: int) -> Frames:
         async with websocket(self._url) as socket:
-            await _hello(socket, number)
+            await hello(socket, number)
             create = {"type": "request.create", "request_id": f"r-{number}", "conversation_id": f"c-{number}"}
-            await _call(socket, "ack", {**create, "input": "Write on and on."})
+            await call(socket, "ack", {**create, "input": "Write on and on."})
             async for data in socket:
                 if texts := _texts(data):
                     yield texts
 
     async def prepare(self, count: int) -> None:
         async with websocket(self._url) as socket:
-            await _hello(socket, 0)
+            await hello(socket, 0)
             for number in range(count):
-                await _call(socket, "conversation.opened", _open(number))
-                await _call(socket, "ack", {"type": "conversation.leave", "conversation_id": f"idle-{number}"})
+                await call(socket, "conversation.opened", _open(number))
+                await call(socket, "ack", {"type": "conversation.leave", "conversation_id": f"idle-{number}"})
 
     async def idle(self, number: int) -> ClientConnection:
         socket = await websocket(self._url)
-        await _hello(socket, 0)
-        await _call(socket, "conversation.opened", _open(number))
+        await hello(socket, 0)
+        await call(socket, "conversation.opened", _open(number))
         return socket
 
 
-def _texts(data: str | bytes) -> list[str]:
+def messages(data: str | bytes) -> list[dict[str, Any]]:
+    """What a frame holds."""
     frame = orjson.loads(data)
+    return frame if isinstance(frame, list) else [frame]
+
+
+def _texts(data: str | bytes) -> list[str]:
     texts: list[str] = []
-    for message in frame if isinstance(frame, list) else (frame,):
+    for message in messages(data):
         if message["type"] == "output_text.delta":
             texts.append(message["text"])
         elif message["type"] == "error" or message.get("terminal"):
@@ -54,17 +59,18 @@ def _open(number: int) -> dict[str, Any]:
     return {"type": "conversation.open", "conversation_id": f"idle-{number}"}
 
 
-async def _hello(socket: ClientConnection, user: int) -> None:
+async def hello(socket: ClientConnection, user: int) -> None:
+    """Say who is there: the user with this number."""
     token = make_token(SECRET, f"user-{user}", "bench")
-    await _call(socket, "welcome", {"type": "hello", "token": token})
+    await call(socket, "welcome", {"type": "hello", "token": token})
 
 
-async def _call(socket: ClientConnection, answer: str, command: dict[str, Any]) -> None:
+async def call(socket: ClientConnection, answer: str, command: dict[str, Any]) -> dict[str, Any]:
+    """Send a command and wait for its answer, of this type; what comes before it is dropped. Raises `ServerError`."""
     await send(socket, command)
     while True:
-        frame = orjson.loads(await socket.recv())
-        for message in frame if isinstance(frame, list) else (frame,):
+        for message in messages(await socket.recv()):
             if message["type"] == answer:
-                return
+                return message
             if message["type"] == "error":
                 raise ServerError(f"the server said {message}")
