@@ -67,6 +67,8 @@ class Database:
         self._reads_only = False
         self.rolled_back: Callable[[], None] = lambda: None
         """Called in the writer thread when a transaction has failed: nothing of it stands, as far as can be told."""
+        self.committed: Callable[[], None] = lambda: None
+        """Called in the writer thread when a transaction is on the disk: all reads that begin now see it."""
 
     def __repr__(self) -> str:
         return f"<Database {self._path.name} waiting={self._queue.qsize()}>"
@@ -219,6 +221,8 @@ class Database:
             else:
                 for write in batch:
                     write.error = _unavailable(error, unknown)
+        else:
+            self.committed()
 
     def _rolled_back(self) -> bool:
         """True when the failed transaction has certainly left nothing behind."""
@@ -230,25 +234,30 @@ class Database:
         return not self._writer.in_transaction
 
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        connection = getattr(self._local, "connection", None)
         try:
-            if connection is None:
-                connection = self._local.connection = self._connect()
+            connection = self._reader()
             connection.execute("BEGIN")
             try:
                 return work(connection)
             finally:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # some errors end it
+                    connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             raise DatabaseUnavailable(f"read failed: {error}", unknown=False) from error
 
     def _checkpoint(self) -> None:
         with contextlib.suppress(OSError, sqlite3.Error):
             if (self._data_dir / "turnwire.db-wal").stat().st_size > _CHECKPOINT_BYTES:
-                connection = getattr(self._local, "connection", None)
-                if connection is None:
-                    connection = self._local.connection = self._connect()
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                self._reader().execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _reader(self) -> sqlite3.Connection:
+        """The connection of this reader thread."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+            # A look may write what it will not keep (`eventlog.sqlite`), also while the disk is full.
+            connection.execute("PRAGMA cache_spill=OFF")
+        return connection
 
 
 def _carry_out(connection: sqlite3.Connection, statement: str) -> None:

@@ -145,7 +145,7 @@ class SqliteEventLog:
         self._watched: set[ConversationRef] = set()
         self._woken = anyio.Event()  # set when a parked turn may go on
         self._journal = Journal()
-        database.rolled_back = self._journal.lose
+        database.rolled_back, database.committed = self._journal.lose, self._journal.committed
 
     async def open(self) -> None:
         """The database is opened by whoever made it, with `SCHEMA`.
@@ -219,6 +219,8 @@ class SqliteEventLog:
         def step(db: Connection) -> Owned | None:
             done = _done(db, op)
             if done is not None:
+                # The request is gone, so it does not tell in which conversation its successor is.
+                self._journal.settle(db, None)
                 return self._handed_out(db, done["next_rk"])
             row = _request_row(db, request)
             if row is None or row["n"] > 0 or row["phase"] not in (Phase.RESERVED, Phase.QUEUED, Phase.RUNNING):

@@ -39,7 +39,7 @@ _WRITABLE = (Phase.RUNNING, Phase.QUEUED)
 _EVENTS_WAIT = 64
 # Or when so many batches have come since its first event that waits, which keep the journal from being cut.
 _BATCHES_WAIT = 1024
-# Of these a batch settles so many at most, so that none takes long.
+# Of these a batch settles so many, or as many as twice its own events, so that none takes long and none waits for ever.
 _SETTLED_AT_ONCE = 4
 _CUT = 64
 # Rows of one statement.
@@ -95,22 +95,33 @@ class Journal:
         self._id = 0
         self._cut = 0
         self._is_lost = True
+        # What was settled and forgotten in the transaction under way: until it is committed, readers do not see it.
+        self._moving: set[ConversationRef] = set()
+        self._is_recovering = False
 
     def __repr__(self) -> str:
         return f"<Journal {self._id} waiting={len(self._waiting)}>"
 
     def holds(self, about: About) -> bool:
-        """Whether the tables may lack something of it. Asked by any thread."""
+        """Whether the tables may lack something of it, as readers see them. Asked by any thread."""
+        # The writer goes on meanwhile. It never takes a reason away before the next one in this order is there.
         if isinstance(about, ConversationRef):
-            return self._is_lost or about in self._logs
-        return self._is_lost or bool(self._logs)
+            found = about in self._logs or about in self._moving
+        else:
+            found = bool(self._logs) or bool(self._moving)
+        return found or self._is_lost or self._is_recovering
+
+    def committed(self) -> None:
+        """The transaction is on the disk, and readers see what was settled in it."""
+        self._moving.clear()
+        self._is_recovering = False
 
     def lose(self) -> None:
         """The transaction was rolled back: what memory has of it is wrong."""
+        self._is_lost = True
         self._logs.clear()
         self._turns.clear()
         self._waiting.clear()
-        self._is_lost = True
 
     # --- steps -------------------------------------------------------------------------------------------
 
@@ -225,18 +236,20 @@ class Journal:
         self._settle(db, log)
         for request in log.turns:
             del self._turns[request]
+        self._moving.add(log.ref)
         del self._logs[log.ref]
 
     def _settle_some(self, db: sqlite3.Connection, batch: Sequence[Append]) -> None:
-        room = _SETTLED_AT_ONCE
+        room = max(_SETTLED_AT_ONCE, 2 * sum(len(append.events) for append in batch) // _EVENTS_WAIT)
+        for log in tuple(itertools.islice(self._waiting, room)):  # the oldest first: those with more would be for ever
+            if self._id - log.first_id >= _BATCHES_WAIT:
+                self._settle(db, log)
+                room -= 1
         for append in batch:
             turn = self._turns.get(append.request)
             if room and turn is not None and len(turn.log.events) >= _EVENTS_WAIT:
                 self._settle(db, turn.log)
                 room -= 1
-        for log in tuple(itertools.islice(self._waiting, room)):
-            if self._id - log.first_id >= _BATCHES_WAIT:
-                self._settle(db, log)
         oldest = next(iter(self._waiting), None)
         end = self._id + 1 if oldest is None else oldest.first_id
         if end - self._cut > _CUT:
@@ -256,6 +269,7 @@ class Journal:
             replay(db)
             db.execute("DELETE FROM log_journal")
             self._id = self._cut = 0
+            self._is_recovering = True
             self._is_lost = False
 
 
