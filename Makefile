@@ -22,7 +22,7 @@ help:
 	@echo "make check  format, lint, types, import order"
 	@echo "make format put the format right"
 	@echo "make bench  measure the server beside a bare pipe and beside rivals, which it installs"
-	@echo "make bench-quick  half a minute of it, without the rivals"
+	@echo "make bench-quick  three minutes of it, without the rivals"
 	@echo "make bench-router  measure the router beside LiteLLM's"
 	@echo "make clean  remove what these commands made, but not your data"
 

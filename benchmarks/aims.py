@@ -8,13 +8,13 @@ from statistics import median
 
 from rich.table import Table
 
+from benchmarks.plan import DELAY_STREAMS
 from benchmarks.report import Results
 from benchmarks.rows import cancel, capacity, fanout, first_token, history, resume, streams
 
 _OURS = ("embedded", "redis")
 _CPU = "CPU µs per delta"
 _OVER_PEERS = {"socketio": 0.6, "aisdk": 0.4, "chainlit": 0.25, "litellm": 0.15}
-_DELAY_STREAMS = 50
 _NOT_RISING = 1.05
 """A cost that grows by less is taken for flat: runs differ by as much."""
 
@@ -102,9 +102,9 @@ AIMS = (
     ),
     *(
         Aim(
-            f"delay with {_DELAY_STREAMS} streams beyond the bare pipe's, {part} ms",
+            f"delay with {DELAY_STREAMS} streams beyond the bare pipe's, {part} ms",
             {"embedded": embedded, "redis": redis},
-            _added(streams.ROW, f"delay {part} ms", "bare", _DELAY_STREAMS),
+            _added(streams.ROW, f"delay {part} ms", "bare", DELAY_STREAMS),
             "{:+.2f}",
         )
         for part, embedded, redis in (("p50", 1, 2), ("p99", 5, 10))

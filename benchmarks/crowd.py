@@ -113,9 +113,10 @@ class Reader(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         now = time.monotonic()
         self._tally.bytes += len(data)
-        # A stamp may lie across two reads, and what is kept is too short to hold a whole one.
-        self._tally.delays += [now - float(sent) for sent in _STAMP.findall(self._rest + data)]
-        self._rest = data[1 - _STAMP_BYTES :]
+        # A stamp may lie across reads, and what is kept is too short to hold a whole one.
+        seen = self._rest + data
+        self._tally.delays += [now - float(sent) for sent in _STAMP.findall(seen)]
+        self._rest = seen[1 - _STAMP_BYTES :]
         if _TERMINAL in data:
             self._tally.ended += 1
 

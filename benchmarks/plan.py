@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+DELAY_STREAMS = 50
+"""With so many the added delay is told."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -11,38 +14,45 @@ class Plan:
     is_same_for_peers: bool = False
     """Peers, too, have so many streams, whether they keep up or not."""
     rate: float = 50.0
-    rounds: int = 3
+    rounds: int = 5
+    peer_rounds: int = 2
+    """Of these those with peers, and with as few streams as they keep up with."""
     warm_up_s: float = 3.0
     """In the first two seconds the peers' compilers take a quarter more."""
     window_s: float = 5.0
     connections: int = 1000
-    idle_rounds: int = 2
-    counts: tuple[int, ...] = (10, 50, 100, 200, 400)
+    idle_rounds: int = 1
+    counts: tuple[int, ...] = (10, DELAY_STREAMS, 100, 200, 400)
     """Of streams, for how the cost grows."""
     histories: tuple[int, ...] = (10, 1_000, 10_000)
     """Of messages."""
     branches: int = 10
     """Streams side by side in one conversation with a history."""
     followers: int = 500
-    row_rounds: int = 2
+    fanout_rounds: int = 2
+    delay_rounds: int = 2
+    """With `DELAY_STREAMS`; with other numbers of streams there is one."""
     row_window_s: float = 4.0
     requests: int = 100
     cancels: int = 200
     resumes: int = 20
-    capacity_probes: int = 5
+    capacity_probes: int = 3
+    """After the first one. None: capacity is not measured."""
 
     @classmethod
     def quick(cls) -> Plan:
         return cls(
             rounds=1,
-            connections=500,
-            idle_rounds=1,
-            counts=(10, 50, 200),
-            histories=(10, 1_000),
-            row_rounds=1,
+            warm_up_s=2.0,
+            window_s=4.0,
+            connections=300,
+            counts=(10, DELAY_STREAMS),
+            histories=(10, 200),
+            fanout_rounds=1,
+            delay_rounds=1,
             row_window_s=3.0,
             requests=50,
             cancels=50,
             resumes=10,
-            capacity_probes=2,
+            capacity_probes=0,
         )

@@ -12,7 +12,7 @@ from benchmarks.rows import streams
 
 _COLOURS = {"bare": "#777777", "embedded": "#0072b2", "redis": "#d55e00"}
 _PEER = "#bbbbbb"
-_WIDTH, _HEIGHT, _LEFT, _TOP, _BAR, _GAP = 860, 360, 110, 50, 18, 6
+_WIDTH, _HEIGHT, _LEFT, _TOP, _BAR, _GAP = 860, 420, 110, 50, 18, 6
 _PANEL = 300
 _RIGHT = _LEFT + _PANEL + 120
 
@@ -29,8 +29,9 @@ def plot(results: Results, path: Path) -> None:
 
 
 def _bars(results: Results) -> list[str]:
-    """A bar for each kind: where peers were measured, with as many streams as each of them."""
-    counts = results.with_peers or [(kind, results.plan["streams"]) for kind in results.kinds]
+    """A bar for each kind and number of streams: the plan's, and as many as the peers keep up with."""
+    most = [(run.kind, run.streams) for run in results.streaming if run.streams == results.plan["streams"]]
+    counts = list(dict.fromkeys([*most, *results.with_peers]))
     bars = [(kind, count, median(results.of(kind, "us_per_delta", count))) for kind, count in counts]
     if not bars:
         return []
@@ -70,7 +71,7 @@ def _lines(results: Results) -> list[str]:
         corners = " ".join(f"{x(at):.1f},{y(us):.1f}" for at, us in points)
         parts.append(f'<polyline points="{corners}" fill="none" stroke="{_COLOURS[kind]}" stroke-width="2"/>')
         parts += [f'<circle cx="{x(at):.1f}" cy="{y(us):.1f}" r="3" fill="{_COLOURS[kind]}"/>' for at, us in points]
-        parts.append(_text(x(points[-1][0]) + 6, y(points[-1][1]) + 4, kind, colour=_COLOURS[kind]))
+        parts.append(_text(_RIGHT + _PANEL, _TOP + 18 * list(lines).index(kind), kind, "end", colour=_COLOURS[kind]))
     return parts
 
 

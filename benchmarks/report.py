@@ -63,6 +63,8 @@ class Results:
     idle: list[Idle] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     """Of the rows."""
+    failed: list[str] = field(default_factory=list)
+    """Rows that could not be measured."""
     seconds: float = 0.0
 
     def of(self, kind: str, name: str, streams: int | None = None) -> list[float]:

@@ -22,6 +22,8 @@ _START_S = 15.0
 
 
 async def measure(stand: Stand) -> None:
+    if not stand.plan.capacity_probes:
+        return
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(cores) < 2:
         print("  capacity: needs two cores, and a system on which processes can be kept to one")
@@ -55,7 +57,7 @@ async def _share_of_core(stand: Stand, kind: str, core: int, streams: int) -> fl
             await settled(crowd, wanted, _SETTLE_S)
             found = await window(server, crowd, stand.plan.row_window_s)
         except (TimeoutError, RuntimeError) as error:
-            print(f"    {kind} {streams} streams: not sustained, {error}", flush=True)
+            print(f"    {kind} {streams} streams: not sustained: {error or type(error).__name__}", flush=True)
             return 0.0
     is_sustained = found.deltas_per_s >= KEPT_UP * wanted and found.delay_p99_ms <= MOST_P99_MS
     print(

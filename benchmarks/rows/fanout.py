@@ -12,7 +12,7 @@ YARDSTICK = "broadcast"
 
 
 async def measure(stand: Stand) -> None:
-    for number in range(stand.plan.row_rounds):
+    for number in range(stand.plan.fanout_rounds):
         for kind in [YARDSTICK, *stand.kinds][:: -1 if number % 2 else 1]:
             await _run(stand, kind)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from benchmarks.plan import DELAY_STREAMS
 from benchmarks.stand import Stand, settled, window
 
 ROW = "streams"
@@ -11,9 +12,10 @@ ROW = "streams"
 
 async def measure(stand: Stand) -> None:
     plan = stand.plan
-    for number in range(plan.row_rounds):
-        for count in plan.counts:
-            for kind in ["bare", *stand.kinds][:: -1 if number % 2 else 1]:
+    kinds = ["bare", *stand.kinds]
+    for count in plan.counts:
+        for number in range(plan.delay_rounds if count == DELAY_STREAMS else 1):
+            for kind in kinds[:: -1 if number % 2 else 1]:
                 try:
                     await _run(stand, kind, count)
                 except RuntimeError as error:
