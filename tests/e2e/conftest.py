@@ -1,6 +1,6 @@
 """The same tests on other engines.
 
-Some of them run a second and third time: on Redis and MongoDB, and on two nodes with a Redis Cluster and MongoDB. With
+Some of them run a second time: on Redis and MongoDB, or on two nodes with a Redis Cluster and MongoDB. With
 `TURNWIRE_TEST_STORAGE=redis` (or `cluster`, as `make test-cluster` has it) all that can run there do, and only there.
 """
 
@@ -119,12 +119,10 @@ def _kinds(module: str, name: str) -> list[Kind]:
     chosen = os.environ.get("TURNWIRE_TEST_STORAGE")
     if chosen:
         return [kind for kind in KINDS if kind == chosen]
-    kinds: list[Kind] = ["embedded"]
-    if module in _ON_REDIS:
-        kinds.append("redis")
+    # What two nodes agree upon through a Cluster is not tried on one server as well: the others are, and all on demand.
     if name in _ON_CLUSTER:
-        kinds.append("cluster")
-    return kinds
+        return ["embedded", "cluster"]
+    return ["embedded", "redis"] if module in _ON_REDIS else ["embedded"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
