@@ -12,7 +12,7 @@ from __future__ import annotations
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 """Far above any chunk a model server sends; keeps a stream without line ends from filling the memory."""
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
 class EventTooLarge(Exception):
@@ -75,7 +75,7 @@ class SSESplitter:
         for line in lines:
             if self._first:
                 self._first = False
-                line = line.removeprefix(_BOM)
+                line = line.removeprefix(BOM)
             if not line:
                 if data:
                     events.append(data[0] if len(data) == 1 else b"\n".join(data))

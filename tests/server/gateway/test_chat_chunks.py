@@ -287,3 +287,12 @@ def test_an_event_that_only_looks_like_the_others_is_parsed() -> None:
         Text("b"),
         Finish("stop"),
     ]
+
+
+def test_a_byte_order_mark_is_one_at_the_beginning_of_a_stream_only() -> None:
+    """Later it belongs to a field's name that nobody knows. The template of the first event had learned it."""
+    decoder = ChatDecoder()
+    marked = b"\xef\xbb\xbf" + delta(content="a")
+    assert decoder.feed(marked) == [Text("a")]
+    assert decoder.feed(marked) == []
+    assert decoder.feed(delta(content="b")) == [Text("b")]

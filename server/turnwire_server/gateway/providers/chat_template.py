@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 import orjson
 
+from turnwire_server.gateway.sse import BOM
+
 _NAMES = (b'"content":', b'"content": ')
 _TRIES = 8
 
@@ -46,6 +48,8 @@ class ChatTemplate:
         if self._tries >= _TRIES:
             return  # each event of this server is different
         self._tries += 1
+        if data.startswith(BOM):
+            return  # which is one at the beginning of a stream only
         try:
             literal = orjson.dumps(text)
         except orjson.JSONEncodeError:  # half a surrogate pair
