@@ -11,7 +11,7 @@ from turnwire_server.eventlog.redis import RedisEventLog
 from turnwire_server.eventlog.redis.views import partition_of
 
 from .eventlog_writing import member, places
-from .kit import Clock, LogKit, ending, op
+from .kit import Clock, LogKit, ending, op, text_of
 from .nodes import LEASE_S, Ear, listening, past_the_lease, redis_nodes, settle
 
 
@@ -81,6 +81,23 @@ async def test_a_hole_shows_by_the_position_when_messages_are_lost() -> None:
             await ear.until(lambda: ear.positions.get(there.ref()) == (owned.epoch, 2))
             assert ear.texts(there.ref()) == []
             assert await there.texts() == ["a", "b"]
+
+
+@pytest.mark.parametrize("odd", ["é日本😀", "a b\tc", "{x}%s", "\\n\"'", "\x7f\u2028", "-1", "1e5", "\x00z", "x" * 300])
+async def test_odd_names_and_texts_come_as_they_are(odd: str) -> None:
+    async with redis_nodes(2) as (here, there), listening(there.log) as ear:
+        here.tenant = there.tenant = odd
+        there.log.watch(there.ref(odd))
+        owned = await here.begin(odd, odd, "b", conversation=odd, state=odd, checkpoint={odd: odd})
+        again = await here.say(owned, 0, odd, "b", "c")
+        assert [text_of(entry.event) for entry in again.entries] == [odd, "b", "c"]
+        await ear.until(lambda: ear.texts(there.ref(odd)) == [odd, "b", "c"])
+        await there.cancel(odd)
+        nothing = await here.say(owned, 3)
+        assert (list(nothing.entries), [intent.k for intent in nothing.intents]) == ([], [1])
+        info = await there.log.request(owned.request, there.ref(odd))
+        assert info is not None
+        assert (info.state, info.conversation.conversation_id) == (odd, odd)
 
 
 async def test_after_a_reconnect_the_position_is_asked_for_at_once() -> None:

@@ -173,6 +173,31 @@ async def test_a_connection_is_used_again_after_a_pushed_body() -> None:
     assert connections == 1
 
 
+async def test_the_first_piece_may_be_read_and_the_rest_pushed() -> None:
+    """As the winner of a race is: between the two, more has come."""
+    words = [f"w{n} " for n in range(20)]
+    sent = asyncio.Event()
+
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        peer.head("transfer-encoding: chunked")
+        await peer.send(chunk(event("first ")))
+        await sent.wait()
+        for word in words:
+            await peer.send(chunk(event(word)))
+            await asyncio.sleep(0)
+        await peer.send(chunk(event(finish="stop") + DONE) + chunk(b""))
+
+    async with server(play) as url, provider_at(url) as provider, provider.stream(HELLO) as stream:
+        taker = Taker()
+        taker(await asyncio.wait_for(anext(stream), 5))
+        sent.set()
+        while not stream._body.has_news:  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+        assert await pump(stream, taker)
+    assert taker.text == "first " + "".join(words)
+
+
 # --- stopping ----------------------------------------------------------------------------------------------
 
 
