@@ -17,6 +17,7 @@ import anyio.lowlevel
 import pytest
 from tests.support.examples import examples
 
+from turnwire_protocol import encode_body
 from turnwire_server.eventlog import sqlite_journal
 from turnwire_server.eventlog.base import (
     LogUnavailable,
@@ -27,7 +28,7 @@ from turnwire_server.sqlite import Database
 
 from .engines import sqlite_database, sqlite_log_on
 from .journal_model import Model
-from .kit import Clock, LogKit, op
+from .kit import Clock, LogKit, op, said
 
 
 @asynccontextmanager
@@ -128,6 +129,27 @@ async def test_a_release_that_is_repeated_knows_what_its_successor_has_written()
         again = await kit.log.release(release, kit.request("r1"))
         assert again is not None
         assert again.n == 2
+
+
+async def test_what_an_older_version_has_gone_on_without_is_left_out() -> None:
+    """It knows no journal, and gave the seqs of what was in it to others. The rest would have come behind a hole."""
+    async with written(talk=1) as (kit, database, owned):
+        await kit.say(owned["talk"], 1, "lost", "lost")
+        await kit.say(owned["talk"], 3, "lost too")
+
+        def older(db: sqlite3.Connection) -> None:
+            db.execute("INSERT INTO log_events VALUES (1, 1, 0, 1, 0, ?)", (encode_body(said(owned["talk"], "other")),))
+            db.execute("INSERT INTO log_events VALUES (1, 2, 0, 1, 1, ?)", (encode_body(said(owned["talk"], "kind")),))
+            db.execute("UPDATE log_conversations SET last_seq = 2")
+            db.execute("UPDATE log_requests SET n = 2, last_seq = 2")
+
+        await database.write(older)
+        await kit.restarted()
+        assert await kit.texts("talk") == ["other", "kind"]
+        position = await kit.log.position(kit.ref("talk"))
+        assert position.seq == 2
+        await kit.say(owned["talk"], 2, "more")
+        assert await kit.texts("talk") == ["other", "kind", "more"]
 
 
 async def test_on_a_full_disk_all_that_waits_is_read() -> None:

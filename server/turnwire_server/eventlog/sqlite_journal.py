@@ -28,6 +28,7 @@ SCHEMA = ("CREATE TABLE IF NOT EXISTS log_journal (id INTEGER PRIMARY KEY, said 
 _LOOK = """SELECT r.rk, r.ck, r.fence, r.phase, r.n, r.claim_seq, c.epoch, c.last_seq, c.last_ts,
         (SELECT max(k) FROM log_inbox WHERE rk = r.rk)
     FROM log_requests r JOIN log_conversations c ON c.ck = r.ck WHERE r.tenant = ? AND r.request = ?"""
+_STANDS = "SELECT c.last_seq, r.n FROM log_conversations c, log_requests r WHERE c.ck = ? AND r.rk = ?"
 _EVENTS = "INSERT INTO log_events (ck, seq, ts, rk, n, body) VALUES "
 _EVENT = "(?, ?, ?, ?, ?, ?)"
 _REQUEST = "UPDATE log_requests SET n = ?, last_seq = ?, state = coalesce(?, state) WHERE rk = ?"
@@ -277,9 +278,9 @@ def replay(db: sqlite3.Connection) -> None:
     """Put everything into the tables that the journal holds and they lack."""
     for (said,) in db.execute("SELECT said FROM log_journal ORDER BY id").fetchall():
         for ck, rk, first, ts, n, state, checkpoint, bodies in msgpack.unpackb(said, strict_map_key=False):
-            row = db.execute("SELECT last_seq FROM log_conversations WHERE ck = ?", (ck,)).fetchone()
-            if row is None or first <= row[0]:
-                continue  # settled long since
+            row = db.execute(_STANDS, (ck, rk)).fetchone()
+            if row is None or first != row[0] + 1 or n != row[1]:
+                continue  # settled long since, or an older version, which knows no journal, has gone on without it
             last = first + len(bodies) - 1
             _insert(db, [(ck, first + i, ts, rk, n + i, body) for i, body in enumerate(bodies)])
             db.execute(_REQUEST, (n + len(bodies), last, state, rk))
