@@ -132,13 +132,15 @@ class Crowd:
         self._tally = Tally()
         self._sockets: list[ClientConnection] = []
         self._stamp_every = STAMP_EVERY
+        self._streams = 0
 
     # --- orders ------------------------------------------------------------------------------------------
 
     async def streams(self, order: Answer) -> Answer:
-        """Start `count` answers, with `text` as the message, which has a stamp on every `stamp_every`-th token."""
+        """Start `count` more answers, with `text` as the message, that have a stamp on every `stamp_every`-th token."""
         self._stamp_every = order.get("stamp_every", STAMP_EVERY)
-        await self._open(self._asks.stream(number, order["text"]) for number in range(order["count"]))
+        first, self._streams = self._streams, self._streams + order["count"]
+        await self._open(self._asks.stream(number, order["text"]) for number in range(first, self._streams))
         return {}
 
     async def follow(self, order: Answer) -> Answer:

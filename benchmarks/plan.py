@@ -14,10 +14,10 @@ class Plan:
     is_same_for_peers: bool = False
     """Peers, too, have so many streams, whether they keep up or not."""
     rate: float = 50.0
-    rounds: int = 5
+    rounds: int = 3
     peer_rounds: int = 2
     """Of these those with peers, and with as few streams as they keep up with."""
-    warm_up_s: float = 3.0
+    warm_up_s: float = 2.5
     """In the first two seconds the peers' compilers take a quarter more."""
     window_s: float = 5.0
     connections: int = 1000
@@ -29,7 +29,6 @@ class Plan:
     branches: int = 10
     """Streams side by side in one conversation with a history."""
     followers: int = 500
-    fanout_rounds: int = 2
     delay_rounds: int = 2
     """With `DELAY_STREAMS`; with other numbers of streams there is one."""
     row_window_s: float = 4.0
@@ -45,14 +44,13 @@ class Plan:
             rounds=1,
             warm_up_s=2.0,
             window_s=4.0,
-            connections=300,
+            connections=200,
             counts=(10, DELAY_STREAMS),
-            histories=(10, 200),
-            fanout_rounds=1,
+            histories=(),
             delay_rounds=1,
             row_window_s=3.0,
-            requests=50,
-            cancels=50,
-            resumes=10,
+            requests=20,
+            cancels=30,
+            resumes=5,
             capacity_probes=0,
         )

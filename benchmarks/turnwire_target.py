@@ -13,12 +13,11 @@ import uuid
 from contextlib import AsyncExitStack
 
 from benchmarks.processes import obey, run, say
+from benchmarks.secret import SECRET
 from benchmarks.seeds import seed
 from turnwire_server.app import open_engines_for, running
 from turnwire_server.cli.serve import spare_the_collector
 from turnwire_server.settings import build_settings
-
-SECRET = "a secret for benchmarks only, of at least 32 bytes"
 
 
 async def main() -> None:

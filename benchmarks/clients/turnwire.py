@@ -8,7 +8,7 @@ import orjson
 from websockets.asyncio.client import ClientConnection
 
 from benchmarks.clients.client import Frames, ServerError, send, websocket
-from benchmarks.turnwire_target import SECRET
+from benchmarks.secret import SECRET
 from turnwire_server.auth import make_token
 
 

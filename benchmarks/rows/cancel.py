@@ -15,6 +15,7 @@ _CLOSED_WITHIN_S = 5.0
 async def measure(stand: Stand) -> None:
     for kind in stand.kinds:
         async with stand.running(kind, "waits") as (_, client):
+            await stand.provider.ask("hung_up")  # what other rows left is not counted
             await client.ask("cancel", count=5)
             await _hung_up(stand, 5)
             sent = (await client.ask("cancel", count=stand.plan.cancels))["at"]
