@@ -261,10 +261,14 @@ class Model:
         turn = self.some(lambda turn: not turn.sealed and not turn.queued)
         if turn is None:
             return
+        if self.rng.random() < 0.5:
+            await self.append_to(turn)
         same, owned = op(), turn.owned
         sealed = await self.sure(lambda: self.log.seal(same, owned.request, owned.fence, ending(), taken=turn.heard))
         assert isinstance(sealed, Sealed)
         turn.sealed = True
+        late = Append(owned.request, self.ref(turn.talk), owned.fence, len(turn.events), [said(owned, "late")])
+        assert list(await self.sure(lambda: self.log.append([late]))) == [Fenced()]
 
     async def finish(self) -> None:
         turn = self.some(lambda turn: turn.sealed)
@@ -297,7 +301,7 @@ class Model:
         self.appended(turn, append, answer)
 
     async def delete(self) -> None:
-        if self.rng.random() < 0.7:
+        if self.rng.random() < 0.4:
             return
         talk, same = self.rng.choice(TALKS), op()
         await self.sure(lambda: self.log.delete(same, self.ref(talk)))
@@ -338,11 +342,10 @@ class Model:
         assert len(owned.intents) + owned.taken == turn.heard
 
     async def look(self) -> None:
-        talk = self.rng.choice(TALKS)
-        if self.rng.random() < 0.5:
-            await self.look_at(talk)
-        else:
-            await self.look_for_requests(talk)
+        # One by one: the first settles everything for the next.
+        await self.rng.choice([self.look_at, self.look_at_end, self.look_for_live, self.look_for_requests])(
+            self.rng.choice(TALKS)
+        )
 
     async def look_at(self, talk: str) -> None:
         trimmed = (await self.log.position(self.ref(talk))).trimmed
@@ -352,17 +355,27 @@ class Model:
         old = int((self.clock() - RETENTION_S) * 1000)
         assert all(entry.ts < old for entry in self.entries[talk][:trimmed])
 
-    async def look_for_requests(self, talk: str) -> None:
+    async def look_at_end(self, talk: str) -> None:
+        known = self.entries[talk]
+        after = max(len(known) - 5, 0)
+        page = await self.log.read(self.ref(talk), after, limit=10_000, max_bytes=10_000_000)
+        assert page.position.seq == len(known)
+        assert after < page.position.trimmed or plain(page.entries) == plain(known[after:])
+
+    async def look_for_live(self, talk: str) -> None:
         live = await self.log.live(self.ref(talk))
         shown = {found.request_id: (found.checkpoint, found.checkpoint_seq) for found in live.requests}
-        turns = {name: turn for name, turn in self.turns.items() if turn.talk == talk}
-        assert shown == {name: (turn.checkpoint, turn.checkpoint_seq) for name, turn in turns.items() if turn.entries}
+        turns = {name: turn for name, turn in self.turns.items() if turn.talk == talk and turn.entries}
+        assert shown == {name: (turn.checkpoint, turn.checkpoint_seq) for name, turn in turns.items()}
         assert live.position.seq == len(self.entries[talk])
-        for turn in turns.values():
-            info = await self.log.request(turn.owned.request)
-            assert info is not None
-            assert info.confirmed == bool(turn.entries)
-            assert not turn.entries or info.last_seq == turn.entries[-1].seq
+
+    async def look_for_requests(self, talk: str) -> None:
+        for turn in self.turns.values():
+            if turn.talk == talk:
+                info = await self.log.request(turn.owned.request)
+                assert info is not None
+                assert info.confirmed == bool(turn.entries)
+                assert not turn.entries or info.last_seq == turn.entries[-1].seq
 
     async def look_at_journal(self) -> None:
         (rows,) = await self.database.read(lambda db: db.execute("SELECT count(*) FROM log_journal").fetchone())
@@ -390,6 +403,7 @@ class Model:
             await step()
         await self.killed()
         for talk in TALKS:
-            await self.look_at(talk)
             await self.look_for_requests(talk)
+            await self.look_at(talk)
+            await self.look_for_live(talk)
         await self.database.aclose()
