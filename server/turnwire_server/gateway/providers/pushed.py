@@ -31,12 +31,15 @@ class PushedBody:
         return bool(reader._buffer) or reader._eof or reader._exception is not None or not reader._protocol.connected
 
     async def push(self, take: Take) -> None:
-        """Call ``take`` with each piece, until it returns False or there is no more; why that is tells `read`.
+        """Call ``take`` with each piece, until it returns False or there is no more; why that is tells `read`. At once
+        when something waits to be read: that comes first.
 
         ``take`` raises nothing: it is called by the parser. Raises why the body failed.
         """
         reader = self._reader
         assert reader._waiter is None, "somebody reads"
+        if self.has_news:
+            return
         pushing = reader._waiter = _Pushing()
         pushing.take = take
         reader.__class__ = _PushingReader
