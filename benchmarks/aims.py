@@ -8,9 +8,8 @@ from statistics import median
 
 from rich.table import Table
 
-from benchmarks.plan import DELAY_STREAMS
 from benchmarks.report import Results
-from benchmarks.rows import cancel, capacity, fanout, first_token, history, resume, streams
+from benchmarks.rows import cancel, capacity, delay, fanout, first_token, history, resume, streams
 
 _OURS = ("embedded", "redis")
 _CPU = "CPU µs per delta"
@@ -69,8 +68,8 @@ def _ratio(row: str, name: str, beside: str) -> Callable[[Results, str], float |
     )
 
 
-def _added(row: str, name: str, beside: str, at: int = 0) -> Callable[[Results, str], float | None]:
-    return lambda results, kind: _median([mine - other for mine, other in _pairs(results, row, name, kind, beside, at)])
+def _added(row: str, name: str, beside: str) -> Callable[[Results, str], float | None]:
+    return lambda results, kind: _median([mine - other for mine, other in _pairs(results, row, name, kind, beside)])
 
 
 def _growth(row: str) -> Callable[[Results, str], float | None]:
@@ -83,8 +82,8 @@ def _growth(row: str) -> Callable[[Results, str], float | None]:
     return find
 
 
-def _pairs(results: Results, row: str, name: str, kind: str, beside: str, at: int = 0) -> Iterator[tuple[float, float]]:
-    return zip(results.row(row, kind, name, at), results.row(row, beside, name, at), strict=False)
+def _pairs(results: Results, row: str, name: str, kind: str, beside: str) -> Iterator[tuple[float, float]]:
+    return zip(results.row(row, kind, name), results.row(row, beside, name), strict=False)
 
 
 def _median(values: list[float]) -> float | None:
@@ -102,9 +101,9 @@ AIMS = (
     ),
     *(
         Aim(
-            f"delay with {DELAY_STREAMS} streams beyond the bare pipe's, {part} ms",
+            f"delay with {delay.STREAMS} streams beyond the bare pipe's, {part} ms",
             {"embedded": embedded, "redis": redis},
-            _added(streams.ROW, f"delay {part} ms", "bare", DELAY_STREAMS),
+            _added(delay.ROW, f"{part} ms", "bare"),
             "{:+.2f}",
         )
         for part, embedded, redis in (("p50", 1, 2), ("p99", 5, 10))

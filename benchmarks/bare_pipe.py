@@ -17,9 +17,11 @@ from websockets.exceptions import ConnectionClosed
 from benchmarks.processes import obey, run, say
 
 
-async def pipe(http: aiohttp.ClientSession, url: str, connection: ServerConnection, request_id: str) -> None:
+async def pipe(http: aiohttp.ClientSession, url: str, connection: ServerConnection, command: str | bytes) -> None:
     """One answer from the provider to the client."""
-    body = {"model": "bench", "stream": True, "messages": [{"role": "user", "content": "go"}]}
+    asked = orjson.loads(command)
+    request_id = asked["request_id"]
+    body = {"model": "bench", "stream": True, "messages": [{"role": "user", "content": asked.get("input", "go")}]}
     async with http.post(url, json=body) as response:
         rest = b""
         async for data in response.content.iter_any():
@@ -40,7 +42,7 @@ async def main() -> None:
         async def handler(connection: ServerConnection) -> None:
             try:
                 async for command in connection:
-                    await pipe(http, url, connection, orjson.loads(command)["request_id"])
+                    await pipe(http, url, connection, command)
             except (ConnectionClosed, aiohttp.ClientError):
                 pass
 

@@ -25,6 +25,7 @@ from benchmarks.provider import STAMP_EVERY
 _STAMP = re.compile(rb"<(\d{8}\.\d{6})>")
 _STAMP_BYTES = 17
 _TERMINAL = b'"terminal":true'
+_WORDS_BYTES = 200
 _AT_ONCE = 20
 """Connections opened at the same time."""
 
@@ -101,6 +102,8 @@ class Tally:
         self.delays: list[float] = []
         self.ended = 0
         """Answers that ended, though they have no end, and connections that were closed."""
+        self.last_words = ""
+        """The event that the last of them ended with."""
 
 
 class Reader(asyncio.Protocol):
@@ -117,8 +120,9 @@ class Reader(asyncio.Protocol):
         seen = self._rest + data
         self._tally.delays += [now - float(sent) for sent in _STAMP.findall(seen)]
         self._rest = seen[1 - _STAMP_BYTES :]
-        if _TERMINAL in data:
+        if (found := data.find(_TERMINAL)) >= 0:
             self._tally.ended += 1
+            self._tally.last_words = data[max(0, found - _WORDS_BYTES) : found + _WORDS_BYTES].decode(errors="replace")
 
     def connection_lost(self, error: Exception | None) -> None:
         self._tally.ended += 1
@@ -163,6 +167,7 @@ class Crowd:
             "tokens": len(delays) * self._stamp_every,
             "bytes": tally.bytes,
             "ended": tally.ended,
+            "last_words": tally.last_words,
             "delay_ms": {name: quantile(delays, part) * 1000 for name, part in (("p50", 0.5), ("p99", 0.99))},
         }
         tally.bytes, tally.delays = 0, []

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-DELAY_STREAMS = 50
-"""With so many the added delay is told."""
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -22,7 +19,7 @@ class Plan:
     window_s: float = 5.0
     connections: int = 1000
     idle_rounds: int = 1
-    counts: tuple[int, ...] = (10, DELAY_STREAMS, 100, 200, 400)
+    counts: tuple[int, ...] = (10, 50, 100, 200, 400)
     """Of streams, for how the cost grows."""
     histories: tuple[int, ...] = (10, 1_000, 10_000)
     """Of messages."""
@@ -30,7 +27,6 @@ class Plan:
     """Streams side by side in one conversation with a history."""
     followers: int = 500
     delay_rounds: int = 2
-    """With `DELAY_STREAMS`; with other numbers of streams there is one."""
     row_window_s: float = 4.0
     requests: int = 100
     cancels: int = 200
@@ -45,7 +41,7 @@ class Plan:
             warm_up_s=2.0,
             window_s=4.0,
             connections=200,
-            counts=(10, DELAY_STREAMS),
+            counts=(),
             histories=(),
             delay_rounds=1,
             row_window_s=3.0,

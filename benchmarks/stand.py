@@ -122,5 +122,5 @@ async def window(server: Child, crowd: Child, seconds: float) -> Window:
 async def _mark(crowd: Child) -> Answer:
     mark = await crowd.ask("mark")
     if mark["ended"]:
-        raise RuntimeError(f"the server ended {mark['ended']} answers")
+        raise RuntimeError(f"the server ended {mark['ended']} answers: {mark['last_words']}")
     return mark

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from benchmarks.rows import cancel, capacity, fanout, first_token, history, resume, streams
+from benchmarks.rows import cancel, capacity, delay, fanout, first_token, history, resume, streams
 from benchmarks.stand import Stand
 
 ROWS: Mapping[str, Callable[[Stand], Awaitable[None]]] = {
     "streams": streams.measure,
     "history": history.measure,
+    "delay": delay.measure,
     "fanout": fanout.measure,
     "first-token": first_token.measure,
     "cancel": cancel.measure,
