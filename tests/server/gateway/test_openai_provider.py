@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from contextlib import AsyncExitStack
 from email.utils import formatdate
 from typing import Any
 
@@ -54,6 +55,16 @@ async def test_chunks_arrive_while_the_model_still_writes() -> None:
             assert await anext(stream) == [Text("first")]
             gate.open()
             assert Text("second") in await anext(stream)
+
+
+async def test_a_hundred_answers_at_once_leave_room_for_more() -> None:
+    gate, count = Gate(), 130
+    async with running_provider() as server, provider_at(server.base_url) as provider, asyncio.timeout(60):
+        server.script(*[Script.text("first", gate, "second")] * count)
+        async with AsyncExitStack() as stack:
+            streams = [await stack.enter_async_context(provider.stream(HELLO)) for _ in range(count)]
+            assert [await anext(stream) for stream in streams] == [[Text("first")]] * count
+            gate.open()
 
 
 async def test_the_request_carries_what_was_asked() -> None:
