@@ -335,7 +335,7 @@ def _client_for(deployment: Deployment) -> AsyncOpenAI:
     base_url = deployment.base_url or OPENAI_URL
     # Every wait but connecting is timed here, by `Deadline`.
     timeout = httpx2.Timeout(None, connect=deployment.connect_timeout_s, pool=deployment.connect_timeout_s)
-    # How many calls there are at once is the router's to say. 0 means no limit to aiohttp; None would mean its own, 100.
+    # How many calls there are at once is the router's to say. To aiohttp 0 is no limit, and None its own of 100.
     limits = httpx2.Limits(max_connections=0, keepalive_expiry=KEEPALIVE_S)
     client = AsyncOpenAI(
         # The key goes with each request. Given none here, the SDK falls back to OPENAI_API_KEY and would send OpenAI's
