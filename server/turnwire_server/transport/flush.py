@@ -7,7 +7,7 @@ catches up at its own pace in a task of its own (`Session.wake`), so a slow read
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from turnwire_protocol import Codec, Entry
 from turnwire_server.conversations.attendance import News
@@ -24,8 +24,7 @@ def flush(conversation: Conversation, epoch: str, entries: Sequence[Entry]) -> N
     """Hand ``entries``, which follow each other without a hole, to the followers of ``conversation``."""
     before, last = entries[0].seq - 1, entries[-1].seq
     frames: dict[Codec, bytes] = {}
-    for place in tuple(conversation.followers):
-        assert isinstance(place, Place), "the transport is the only one that follows"
+    for place in _places(conversation):
         session = place.session
         if place.held:
             continue
@@ -36,7 +35,11 @@ def flush(conversation: Conversation, epoch: str, entries: Sequence[Entry]) -> N
         frame = frames.get(session.codec)
         if frame is None:
             codec = session.codec
-            message = codec.join([codec.encode_entry(entry) for entry in entries])
+            message = (
+                codec.encode_entry(entries[0])
+                if len(entries) == 1
+                else codec.join([codec.encode_entry(entry) for entry in entries])
+            )
             frame = frames[codec] = websocket_frame(codec, message)
         if session.write_if_room(frame):
             place.seq = last
@@ -47,8 +50,7 @@ def flush(conversation: Conversation, epoch: str, entries: Sequence[Entry]) -> N
 
 def look_again(conversation: Conversation, epoch: str, seq: int) -> None:
     """The log is at ``seq`` of ``epoch``, and not all of it came here: whoever is not there reads on."""
-    for place in tuple(conversation.followers):
-        assert isinstance(place, Place), "the transport is the only one that follows"
+    for place in _places(conversation):
         if not place.held and (place.epoch != epoch or place.seq < seq):
             place.live = False
             place.session.wake(place)
@@ -57,8 +59,7 @@ def look_again(conversation: Conversation, epoch: str, seq: int) -> None:
 def show_presence(conversation: Conversation, news: News) -> None:
     """Tell all followers who has come, gone or changed. Whoever is not caught up is told later how it is then."""
     shared: dict[tuple[int, Codec], bytes] = {}
-    for place in tuple(conversation.followers):
-        assert isinstance(place, Place), "the transport is the only one that follows"
+    for place in _places(conversation):
         level, codec = news.level(place.attends_from), place.session.codec
         if level and len(shared) >= _DIFFERENT_NEWS:
             level = -1
@@ -78,6 +79,10 @@ def show_presence(conversation: Conversation, news: News) -> None:
 
 def tell(conversation: Conversation, message: Any) -> None:
     """Write a message that is in no log to all followers."""
-    for place in tuple(conversation.followers):
-        assert isinstance(place, Place), "the transport is the only one that follows"
+    for place in _places(conversation):
         place.session.send(message)
+
+
+def _places(conversation: Conversation) -> tuple[Place, ...]:
+    """All followers as they are now: the transport is the only one that follows."""
+    return cast("tuple[Place, ...]", tuple(conversation.followers))

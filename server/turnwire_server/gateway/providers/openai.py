@@ -188,15 +188,17 @@ class _ChatStream:
 
     def _decoded(self, data: bytes | None) -> list[Chunk]:
         """What the next bytes say, or the end."""
+        decoder = self._decoder
         if data is not None:
-            chunks = self._decoder.feed(data)
+            chunks = decoder.feed(data)
             self._anything_came = True
         else:
-            chunks = self._decoder.end()
+            chunks = decoder.end()
             self._at_end = True
         if chunks:
             self._note_progress(chunks)
-        self._judge()
+        if data is None or decoder.finished or decoder.done or decoder.failure is not None:
+            self._judge()
         return chunks
 
     async def _open(self) -> None:
