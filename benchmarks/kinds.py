@@ -22,6 +22,7 @@ class Places:
 
     provider_url: str
     redis_url: str = ""
+    cluster_url: str = ""
     mongo_url: str = ""
 
 
@@ -33,7 +34,9 @@ class Kind:
     """The name of its client in `clients/`."""
     command: Callable[[Places], Command]
     needs: frozenset[str] = frozenset()
-    """`redis`, `mongo`. The provider is always there."""
+    """`redis`, `cluster` (of Redis), `mongo`. The provider is always there."""
+    is_on_demand: bool = False
+    """Measured only when it is asked for by name."""
     streams: int | None = None
     """How many streams at most; None: `PEER_STREAMS` for a peer, else the plan's."""
     is_idle_measured: bool = False
@@ -52,6 +55,11 @@ def _embedded(places: Places) -> Command:
 
 def _redis(places: Places) -> Command:
     stores = ["--redis-url", places.redis_url, "--mongo-url", places.mongo_url]
+    return module("turnwire_target", "--provider", places.provider_url, *stores)
+
+
+def _cluster(places: Places) -> Command:
+    stores = ["--redis-url", places.cluster_url, "--mongo-url", places.mongo_url]
     return module("turnwire_target", "--provider", places.provider_url, *stores)
 
 
@@ -90,13 +98,14 @@ KINDS: Mapping[str, Kind] = {
     "bare": Kind("bare", lambda places: module("bare_pipe", "--provider", places.provider_url), is_idle_measured=True),
     "embedded": Kind("turnwire", _embedded, is_idle_measured=True),
     "redis": Kind("turnwire", _redis, frozenset({"redis", "mongo"}), is_idle_measured=True),
+    "cluster": Kind("turnwire", _cluster, frozenset({"cluster", "mongo"}), is_on_demand=True),
     "socketio": _node_peer("socketio"),
     "aisdk": _node_peer("aisdk"),
     "by_hand": _python("by_hand", ".venv-by-hand", frozenset({"redis"})),
     "chainlit": _python("chainlit", ".venv-chainlit", streams=10),
     "litellm": _python("litellm", ".venv-litellm-proxy", streams=10),
 }
-DEFAULT = tuple(name for name, kind in KINDS.items() if not kind.is_peer)
+DEFAULT = tuple(name for name, kind in KINDS.items() if not (kind.is_peer or kind.is_on_demand))
 PEERS = tuple(name for name, kind in KINDS.items() if kind.is_peer)
 
 

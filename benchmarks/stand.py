@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from tests.support.mongo import running_mongo
-from tests.support.redis import running_redis
+from tests.support.redis import running_redis, running_redis_cluster
 
 from benchmarks.figures import Figure
 from benchmarks.kinds import KINDS, Places
@@ -77,12 +77,14 @@ async def standing(plan: Plan, kinds: Sequence[str]) -> AsyncIterator[Stand]:
     """The provider, and the stores that any of these kinds needs."""
     needs = frozenset[str]().union(*(KINDS[kind].needs for kind in kinds))
     async with child(module("provider", "--rate", str(plan.rate))) as provider, AsyncExitStack() as stack:
-        redis_url = mongo_url = ""
+        redis_url = cluster_url = mongo_url = ""
         if "redis" in needs:
             redis_url = (await stack.enter_async_context(running_redis())).url
         if "mongo" in needs:
             mongo_url = f"{(await stack.enter_async_context(running_mongo())).url}?retryWrites=false"
-        places = Places(f"http://127.0.0.1:{provider.hello['port']}/v1", redis_url, mongo_url)
+        if "cluster" in needs:
+            cluster_url = (await stack.enter_async_context(running_redis_cluster())).url
+        places = Places(f"http://127.0.0.1:{provider.hello['port']}/v1", redis_url, cluster_url, mongo_url)
         ours = [kind for kind in kinds if KINDS[kind].client == "turnwire"]
         yield Stand(plan, ours, places, provider)
 

@@ -83,6 +83,7 @@ class ConversationHub:
         self._conversations: dict[ConversationRef, Conversation] = {}
         self.attendances = Attendances(services.log, tasks, self._conversations)
         self._turns: dict[Turn, None] = {}
+        self._by_request: dict[RequestRef, Turn] = {}
         self._all_ended = anyio.Event()
         limits = services.settings.limits
         self._tail_bytes = limits.tail_bytes
@@ -154,6 +155,7 @@ class ConversationHub:
         conversation = self._get(turn.owned.conversation)
         conversation.turns[turn.owned.request.request_id] = turn
         self._turns[turn] = None
+        self._by_request[turn.owned.request] = turn
         turn.on_forgotten = partial(self._recall, turn)
         turn.on_next = self.start_next
         turn.on_merged = self._merged
@@ -169,6 +171,10 @@ class ConversationHub:
         """The turn of a request, when it runs here."""
         conversation = self._conversations.get(ref)
         return None if conversation is None else conversation.turns.get(request_id)
+
+    def running(self, request: RequestRef) -> Turn | None:
+        """The turn of a request of which only the id is known, when it runs here."""
+        return self._by_request.get(request)
 
     def start_next(self, owned: Owned) -> None:
         """Run a request whose turn has come, or leave it to another node when this one goes away."""
@@ -402,6 +408,8 @@ class ConversationHub:
             logger.exception("%r stopped without an end", turn)
         finally:
             self._turns.pop(turn, None)
+            if self._by_request.get(turn.owned.request) is turn:
+                del self._by_request[turn.owned.request]
             self.services.metrics.turns_running.dec()
             if conversation.turns.get(turn.owned.request.request_id) is turn:
                 del conversation.turns[turn.owned.request.request_id]

@@ -554,12 +554,16 @@ class Requests:
     async def cancel(self, principal: Principal, command: RequestCancel) -> CancelResult:
         """Stop a request, known or not yet (SPEC section 4). What it answers is durable."""
         ref = RequestRef(principal.tenant_id, command.request_id)
-        info = await self._look(ref)
         any_user = False
         home: ConversationRef | None = None
-        if info is not None and info.user_id != principal.user_id:
-            any_user = await self._may_cancel(principal, info.conversation, ref.request_id)
-        elif info is None:
+        info: RequestInfo | None = None
+        here = self._hub.running(ref)
+        if here is not None and here.owned.spec["user_id"] == principal.user_id:
+            home = here.owned.conversation  # its author's, and it runs here: there is nothing to look up first
+        elif (info := await self._look(ref)) is not None:
+            if info.user_id != principal.user_id:
+                any_user = await self._may_cancel(principal, info.conversation, ref.request_id)
+        else:
             record = await self._services.archive.request(*_request_key(ref))
             if record is not None and record.state != "open":
                 conversation = await self._hub.record(ConversationRef(ref.tenant_id, record.conversation_id))
@@ -591,15 +595,17 @@ class Requests:
             settled = await self._keep_cancel(ref, user_id, reason, posted, any_user=any_user)
             if settled is not None:
                 return settled
-        if info is None and posted.outcome is PostOutcome.STORED:  # it was claimed meanwhile
+        place = info.conversation if info is not None else home
+        if place is None and posted.outcome is PostOutcome.STORED:  # it was claimed meanwhile
             info = await until_answered(lambda: self._services.log.request(ref), "looking at a request")
-        return self._answer(ref, info, posted)
+            place = None if info is None else info.conversation
+        return self._answer(ref, place, posted)
 
     async def _carry_out(self, result: CancelResult) -> None:
         if result.carry_out is not None:
             await result.carry_out()
 
-    def _answer(self, ref: RequestRef, info: RequestInfo | None, posted: Posted) -> CancelResult:
+    def _answer(self, ref: RequestRef, place: ConversationRef | None, posted: Posted) -> CancelResult:
         match posted.outcome:
             case PostOutcome.RECORDED:
                 return CancelResult("recorded")
@@ -609,12 +615,9 @@ class Requests:
                 assert posted.owned is not None
                 owned = posted.owned
                 return CancelResult("cancelling", carry_out=lambda: self._hub.conclude(owned))
-        self._hear_here(info, posted)
+        if place is not None and posted.intent is not None:
+            self._hub.heard(ref, place, [posted.intent])
         return CancelResult("cancelling")
-
-    def _hear_here(self, info: RequestInfo | None, posted: Posted) -> None:
-        if info is not None and posted.intent is not None:
-            self._hub.heard(info.request, info.conversation, [posted.intent])
 
     async def _keep_cancel(
         self, ref: RequestRef, user_id: str, reason: str | None, posted: Posted, *, any_user: bool
