@@ -50,7 +50,9 @@ def _of_runs(name: str, beside: str = "", at: int | None = None) -> Callable[[Re
     def find(results: Results, kind: str) -> float | None:
         if not beside:
             return _median(results.of(kind, name))
-        count = at or next((count for peer, count in results.with_peers if peer == beside), None)
+        count = at  # beside a peer, with as many streams as that was measured with; else the plan's
+        if beside != "bare":
+            count = next((count for peer, count in results.with_peers if peer == beside), None)
         if beside != "bare" and count is None:
             return None
         return _median(results.ratios(kind, name, beside=beside, streams=count))

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 # writes with which a turn begins on a quiet server never wait.
 _WINDOW_S = 0.05
 _BUSY_WRITES = 10
-_GATHER_S = 0.005
+_GATHER_S = 0.003
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 
