@@ -275,7 +275,7 @@ class ConversationHub:
         self.attendances.heard(conversation, node, base, roll)
 
     def missed(self, requests: Sequence[RequestRef]) -> None:
-        here = {turn.owned.request: turn for turn in self._turns}
+        here = self._by_request
         for request in requests:
             if request in here:
                 here[request].ask()
@@ -301,7 +301,7 @@ class ConversationHub:
             await anyio.sleep(_STRAY_LOOK_S)
             try:
                 mine = set(await self.services.log.mine())
-                here = {turn.owned.request for turn in self._turns} | set(self.handling)
+                here = self._by_request.keys() | set(self.handling)
                 queued = {ref for ref in mine - here if await self._is_queued(ref)}
                 strays = mine - here - queued
                 for ref in strays & before:
@@ -316,7 +316,7 @@ class ConversationHub:
         for ref in requests:
             try:
                 waits = await self._is_queued(ref)
-                here = {turn.owned.request for turn in self._turns} | set(self.handling)
+                here = self._by_request.keys() | set(self.handling)
                 if not waits and ref not in here:
                     await self.services.log.disown(ref)
             except LogUnavailable as error:

@@ -234,12 +234,12 @@ class TurnWriter:
             return self._append([], reentry=self.reentry())
         if not has_events:
             return self._append([])
-        self._bytes_since_checkpoint += self.buffer.pending_chars
         events = self.buffer.take()
         for event in events:
             self.fold.apply(event)
         self._inflight = events
         self._since_checkpoint += len(events)
+        self._bytes_since_checkpoint += sum(len(getattr(event, "text", "")) for event in events)
         due = self._want_checkpoint or (
             self._since_checkpoint >= self._checkpoint_events or self._bytes_since_checkpoint >= self._checkpoint_bytes
         )

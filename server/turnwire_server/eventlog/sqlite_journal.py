@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -50,40 +51,36 @@ About = ConversationRef | RequestRef | None
 """What a step looks at or changes; None: it may be anything."""
 
 
+@dataclass(slots=True, eq=False)
 class _Log:
     """What has been journaled of a conversation and is not in its tables."""
 
-    __slots__ = ("ck", "epoch", "events", "first_id", "last_seq", "last_ts", "ref", "turns", "unsettled")
-
-    def __init__(self, ref: ConversationRef, ck: int, epoch: str, last_seq: int, last_ts: int) -> None:
-        self.ref = ref
-        self.ck = ck
-        self.epoch = epoch
-        self.last_seq = last_seq
-        self.last_ts = last_ts
-        self.first_id = 0
-        self.events: list[tuple[Any, ...]] = []
-        self.turns: dict[RequestRef, _Turn] = {}
-        self.unsettled: dict[_Turn, None] = {}
+    ref: ConversationRef
+    ck: int
+    epoch: str
+    last_seq: int
+    last_ts: int
+    first_id: int = 0
+    events: list[tuple[Any, ...]] = field(default_factory=list)
+    turns: dict[RequestRef, _Turn] = field(default_factory=dict)
+    unsettled: dict[_Turn, None] = field(default_factory=dict)
 
 
+@dataclass(slots=True, eq=False)
 class _Turn:
     """A request as its last append left it."""
 
-    __slots__ = ("checkpoint", "checkpoint_seq", "claim_seq", "fence", "heard", "last_seq", "log", "n", "rk", "state")
-
-    def __init__(self, log: _Log, rk: int, fence: int, n: int, claim_seq: int, heard: int) -> None:
-        self.log = log
-        self.rk = rk
-        self.fence = fence
-        self.n = n
-        self.claim_seq = claim_seq
-        self.heard = heard
-        """Up to where its inbox goes."""
-        self.last_seq = 0
-        self.state: str | None = None
-        self.checkpoint: bytes | None = None
-        self.checkpoint_seq = 0
+    log: _Log
+    rk: int
+    fence: int
+    n: int
+    claim_seq: int
+    heard: int
+    """Up to where its inbox goes."""
+    last_seq: int = 0
+    state: str | None = None
+    checkpoint: bytes | None = None
+    checkpoint_seq: int = 0
 
 
 class Journal:

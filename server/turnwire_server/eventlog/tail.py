@@ -62,8 +62,7 @@ class Tail:
         for entry in fresh:
             size += len(entry.body) + _ENTRY_OVERHEAD
         self._entries.extend(fresh)
-        self._size += size
-        self._budget.used_bytes += size
+        self._grow(size)
         self.end = fresh[-1].seq
         if self._size > self._limit_bytes or self._budget.is_spent:
             self._shrink()

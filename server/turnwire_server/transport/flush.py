@@ -35,11 +35,7 @@ def flush(conversation: Conversation, epoch: str, entries: Sequence[Entry]) -> N
         frame = frames.get(session.codec)
         if frame is None:
             codec = session.codec
-            message = (
-                codec.encode_entry(entries[0])
-                if len(entries) == 1
-                else codec.join([codec.encode_entry(entry) for entry in entries])
-            )
+            message = codec.join([codec.encode_entry(entry) for entry in entries])
             frame = frames[codec] = websocket_frame(codec, message)
         if session.write_if_room(frame):
             place.seq = last

@@ -185,12 +185,9 @@ class Session:
 
     def write_if_room(self, frame: bytes) -> bool:
         """Write a ready `websocket_frame` unless the socket's buffer is too full for it."""
-        connection = self._connection
-        transport = connection.transport
-        if self._writing or transport.get_write_buffer_size() >= self.front.write_room:
+        if self._writing or self._is_full:
             return False
-        if connection.state is State.OPEN:
-            transport.write(frame)
+        self._write_frame(frame)
         return True
 
     @property
