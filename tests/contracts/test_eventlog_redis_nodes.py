@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
 import pytest
 from tests.support.redis import running_redis
@@ -109,6 +111,26 @@ async def test_after_a_reconnect_the_position_is_asked_for_at_once() -> None:
                 await redis.command("CLIENT", "KILL", "TYPE", "pubsub")
                 await here.say(owned, number, str(number))
                 await ear.until(lambda n=number: ear.positions.get(there.ref()) == (owned.epoch, n + 1))  # type: ignore[misc]
+
+
+async def test_a_subscription_that_falls_silent_is_given_up_and_begun_anew() -> None:
+    async with running_redis() as redis, redis_nodes(1, url=redis.url) as (here,):
+        assert isinstance(here.log, RedisEventLog)
+        following = here.log._following
+        async with listening(here.log):
+            await _until(lambda: following.is_connected)
+            redis.stop()  # its sockets stay, and say nothing
+            try:
+                await _until(lambda: not following.is_connected)
+            finally:
+                redis.cont()
+            await _until(lambda: following.is_connected)
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    with anyio.fail_after(30):
+        while not holds():
+            await anyio.sleep(0.05)
 
 
 async def test_a_conversation_that_is_deleted_elsewhere_is_gone_here() -> None:

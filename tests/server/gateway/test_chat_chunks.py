@@ -296,3 +296,10 @@ def test_a_byte_order_mark_is_one_at_the_beginning_of_a_stream_only() -> None:
     assert decoder.feed(marked) == [Text("a")]
     assert decoder.feed(marked) == []
     assert decoder.feed(delta(content="b")) == [Text("b")]
+
+
+def test_what_all_events_have_in_common_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = ChatDecoder()
+    assert decoder.feed(delta(content="a")) == [Text("a")]
+    monkeypatch.setattr(ChatDecoder, "_take", None)
+    assert decoder.feed(delta(content=" word")) == [Text(" word")]

@@ -91,6 +91,22 @@ async def server(play: Callable[[Peer], Awaitable[None]]) -> AsyncIterator[str]:
         assert not failures
 
 
+@asynccontextmanager
+async def saying_a() -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """A server that says "a" and no more, and the event of its client's going."""
+    gone = asyncio.Event()
+
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        peer.head("transfer-encoding: chunked")
+        await peer.send(chunk(event("a")))
+        await peer.gone()
+        gone.set()
+
+    async with server(play) as url:
+        yield url, gone
+
+
 class Taker:
     """Takes what is pushed; stops where it is told to, and tells who waits for a text."""
 
@@ -232,20 +248,32 @@ async def test_what_comes_after_the_take_has_stopped_waits_for_the_next() -> Non
     assert stops > 1
 
 
-async def test_what_the_take_raises_comes_out_of_pump_and_closes_the_connection() -> None:
-    gone = asyncio.Event()
+async def test_a_take_that_wants_no_more_ends_the_push_at_once() -> None:
+    """Not only when something else ends it: nothing more is sent, and the answer stays open."""
+    pushing = asyncio.Event()
 
     async def play(peer: Peer) -> None:
         await peer.request()
         peer.head("transfer-encoding: chunked")
+        await pushing.wait()
         await peer.send(chunk(event("a")))
         await peer.gone()
-        gone.set()
 
+    async with server(play) as url, provider_at(url) as provider, provider.stream(HELLO) as stream:
+        taker = Taker(lambda: True)
+        pumping = asyncio.create_task(pump(stream, taker))
+        while stream._body._reader._waiter is None:  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+        pushing.set()
+        assert await pumping is False
+    assert taker.text == "a"
+
+
+async def test_what_the_take_raises_comes_out_of_pump_and_closes_the_connection() -> None:
     def broken() -> bool:
         raise ZeroDivisionError
 
-    async with server(play) as url, provider_at(url) as provider:
+    async with saying_a() as (url, gone), provider_at(url) as provider:
         with pytest.raises(ZeroDivisionError):
             await pumped(provider, Taker(broken))
         await gone.wait()
@@ -254,16 +282,7 @@ async def test_what_the_take_raises_comes_out_of_pump_and_closes_the_connection(
 @pytest.mark.parametrize("cancel_first", [True, False])
 async def test_a_cancel_in_the_moment_in_which_data_comes_is_a_cancel(cancel_first: bool) -> None:
     """What comes with it was taken, or is not: half of it is not possible, and nobody hangs."""
-    gone = asyncio.Event()
-
-    async def play(peer: Peer) -> None:
-        await peer.request()
-        peer.head("transfer-encoding: chunked")
-        await peer.send(chunk(event("a")))
-        await peer.gone()
-        gone.set()
-
-    async with server(play) as url, provider_at(url) as provider:
+    async with saying_a() as (url, gone), provider_at(url) as provider:
         taker = Taker()
         streams: list[Any] = []
 
@@ -285,6 +304,21 @@ async def test_a_cancel_in_the_moment_in_which_data_comes_is_a_cancel(cancel_fir
             await task
         assert taker.text == ("a" if cancel_first else "ab")
         await gone.wait()
+
+
+async def test_a_steady_stream_outlives_the_limit_that_its_push_began_with() -> None:
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        peer.head("transfer-encoding: chunked")
+        for _ in range(30):
+            await peer.send(chunk(event("a")))
+            await asyncio.sleep(0.05)  # this is about time
+        await peer.send(chunk(event(finish="stop") + DONE) + chunk(b""))
+
+    async with server(play) as url, provider_at(url, idle_timeout_s=1, first_token_timeout_s=1) as provider:
+        taker = Taker()
+        await pumped(provider, taker)
+    assert taker.text == "a" * 30
 
 
 # --- the end, and time -------------------------------------------------------------------------------------
