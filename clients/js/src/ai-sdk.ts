@@ -107,6 +107,8 @@ class TurnwireTransport<Message extends UIMessage> implements ChatTransport<Mess
   /** A stream that is resumed begins with all there is. */
   readonly resumeStreamIsReplay = true;
   #told = new WeakMap<Turn, Told>();
+  /** The calls that the chat has decided on; the log may tell of it later. */
+  #decided = new WeakMap<Turn, Set<string>>();
 
   constructor(
     private readonly client: Client,
@@ -165,11 +167,14 @@ class TurnwireTransport<Message extends UIMessage> implements ChatTransport<Mess
     const live = conversation.view.active.find(({ message_id }) => message_id === id);
     if (!live) throw new Error("the turn of this message has ended");
     const turn = conversation.turn(live.request_id);
+    const decided = this.#decided.get(turn) ?? new Set();
+    this.#decided.set(turn, decided);
     for (const part of parts) {
       if (!("state" in part) || part.state !== "approval-responded" || !("toolCallId" in part)) continue;
       const call = turn.parts.find((one) => one.kind === "tool_call" && one.call_id === part.toolCallId);
       if (call?.kind !== "tool_call" || call.state !== "waiting_approval") continue;
       await (part.approval.approved ? turn.approve(call.call_id) : turn.deny(call.call_id, part.approval.reason));
+      decided.add(call.call_id);
     }
     return turn;
   }
@@ -177,7 +182,9 @@ class TurnwireTransport<Message extends UIMessage> implements ChatTransport<Mess
   #stream(turn: Turn, signal: AbortSignal | undefined, known?: Told): ReadableStream<UIMessageChunk> {
     const told = known ?? new Told(turn);
     this.#told.set(turn, told);
-    const isAsked = () => this.options.approvals !== "client" && turn.state === "waiting_approval";
+    const waits = (part: Part) =>
+      part.kind === "tool_call" && part.state === "waiting_approval" && !this.#decided.get(turn)?.has(part.call_id);
+    const isAsked = () => this.options.approvals !== "client" && turn.parts.some(waits);
     const abort = () => {
       if (this.options.onAbort === "detach") turn.detach();
       else turn.cancel().catch(() => {});
@@ -197,7 +204,7 @@ class TurnwireTransport<Message extends UIMessage> implements ChatTransport<Mess
         }
         told.tell(write);
         // The chat decides, and comes back with its decision: the rest is another stream.
-        if (isAsked() && event.type === "tool.approval_required") break;
+        if (isAsked()) break;
       }
       told.end(write);
       if (isBegun) write({ type: "finish-step" });

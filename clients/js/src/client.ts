@@ -69,6 +69,7 @@ export class Client {
   #tools = new Map<string, Tool>();
   #approver: Approver | undefined;
   #runner: Promise<ToolRunner> | undefined;
+  #looked = new WeakSet<Conversation>();
 
   constructor(
     private readonly _url: string,
@@ -198,7 +199,12 @@ export class Client {
 
   /** @internal Something has changed there. */
   _look(conversation: Conversation): void {
-    if (conversation._fold.live.size) this.#runner?.then((runner) => runner.look(conversation));
+    // Also once nothing runs there any more: a call and its request may end with one frame.
+    if (conversation._fold.live.size || this.#looked.has(conversation))
+      this.#runner?.then((runner) => {
+        this.#looked.add(conversation);
+        runner.look(conversation);
+      });
   }
 
   /** @internal */

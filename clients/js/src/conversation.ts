@@ -209,8 +209,8 @@ export class Conversation {
     const first = events.findIndex(({ type }) => type === "conversation.snapshot");
     try {
       // After a misfit nothing counts until a snapshot comes.
-      const taken = take(this._fold, this.#isLost ? events.slice(first < 0 ? events.length : first) : events);
-      for (const event of taken) this.#took(event);
+      const counted = this.#isLost ? events.slice(first < 0 ? events.length : first) : events;
+      for (const some of apart(counted)) for (const event of take(this._fold, some)) this.#took(event);
     } catch (error) {
       if (!(error instanceof Misfit)) throw error;
       this.#isLost = true;
@@ -388,10 +388,7 @@ export class Conversation {
   }
 
   #ask(command: wire.Command): void {
-    this.client._transient(command).then(
-      (answer) => answer.type === "conversation.opened" && this._opened(answer),
-      (error) => this._isFollowed && this._refused(error),
-    );
+    this.client._transient(command).catch((error) => this._isFollowed && this._refused(error));
   }
 
   // biome-ignore lint/suspicious/noExplicitAny: each command has its own answer
@@ -403,4 +400,13 @@ export class Conversation {
     this.#status = status;
     this._changed();
   }
+}
+
+/** Each snapshot by itself: what it shows is told before what comes after it is known. */
+function apart(events: Placed[]): Placed[][] {
+  const groups: Placed[][] = [[]];
+  for (const event of events)
+    if (event.type === "conversation.snapshot") groups.push([event], []);
+    else groups.at(-1)?.push(event);
+  return groups;
 }

@@ -146,8 +146,8 @@ export class Session implements Owner {
     const { ref = "", conversation_id: id = "" } = message as wire.ConversationOpened;
     const resumed = ref.startsWith("resume.") && this.#resumed[Number(ref.slice(7))];
     if (resumed && message.type === "error") resumed._refused(errorFrom(message));
-    else if (resumed) resumed._opened(message as wire.ConversationOpened);
-    else if (answered(this._client._outbox, message, performance.now())) return;
+    else if (message.type === "conversation.opened") this._client._conversations.get(id)?._opened(message);
+    if (answered(this._client._outbox, message, performance.now())) return;
     else if (message.type === "error" && !/hello|refresh/.test(ref)) this._client._emit("error", errorFrom(message));
     if (message.type === "notice") this._client._emit("notice", message);
     this._client._conversations.get(id)?._besides(message);

@@ -96,10 +96,10 @@ describe("a tool of this client", () => {
 
   test("is told when nobody waits for it any more", async () => {
     const running = gate();
-    let aborted = false;
+    const aborted = gate();
     const run = async (_: unknown, { signal }: CallContext) => {
       signal.addEventListener("abort", () => {
-        aborted = true;
+        aborted.open();
         running.open();
       });
       await running.pass();
@@ -112,7 +112,7 @@ describe("a tool of this client", () => {
     await running.reached;
     await turn.cancel();
     expect((await turn.result()).state).toBe("cancelled");
-    expect(aborted).toBe(true);
+    await aborted.pass();
   });
 });
 

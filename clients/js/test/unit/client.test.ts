@@ -255,6 +255,31 @@ describe("what is shown", () => {
     expect(conversation.view.status).toBe("live");
   });
 
+  test("what a snapshot shows is told, though the end comes in the same frame", async () => {
+    const { conversation, socket } = await ready();
+    const events: TurnEvent[] = [];
+    const reading = (async () => {
+      for await (const event of conversation.turn("r1")) events.push(event);
+    })();
+    const log = script("c1", "r1");
+    log.created();
+    log.started();
+    log.delta(0, "Hello");
+    socket.say(
+      {
+        type: "conversation.snapshot",
+        conversation_id: "c1",
+        epoch: "e1",
+        seq: 3,
+        messages: [],
+        active: [active("r1", "Hello", 3)],
+      },
+      log.completed("Hello"),
+    );
+    await reading;
+    expect(events).toMatchObject([{ type: "turn.reset", text: "Hello" }, { type: "message.completed" }]);
+  });
+
   test("another epoch replaces everything", async () => {
     const { conversation, socket } = await ready();
     const log = script("c1", "r1");
