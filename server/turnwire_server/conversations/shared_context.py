@@ -108,9 +108,21 @@ class ContextOfTurn:
         self._archive = services.archive
         self._spec = spec
         self._known: list[ContextEntry] = []
+        self._is_ahead = False
+
+    async def read_ahead(self) -> None:
+        """Read it for the step that begins at once, beside what else is read for it."""
+        await self._read()
+        self._is_ahead = True
 
     async def newest(self) -> list[ContextEntry]:
         """As it is now; as it was at the step before when the archive does not answer."""
+        if not self._is_ahead:
+            await self._read()
+        self._is_ahead = False
+        return self._known
+
+    async def _read(self) -> None:
         try:
             with anyio.fail_after(_READ_S):
                 records = await self._archive.context(self._spec.tenant_id, self._spec.conversation_id)
@@ -118,4 +130,3 @@ class ContextOfTurn:
             logger.warning("what is shared in a conversation was not read: %s", error or "it took too long")
         else:
             self._known = [_entry(record) for record in records]
-        return self._known

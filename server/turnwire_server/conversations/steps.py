@@ -73,7 +73,7 @@ class Answer:
         self._tools = TurnTools(services, spec)
         self.calls = Calls(services, spec, writer, progress, self._tools, run)
         self._steering = Steering(services, spec, writer)
-        self._context = ContextOfTurn(services, spec)
+        self.context = ContextOfTurn(services, spec)
         self._attempting: anyio.CancelScope | None = None
         self._finish_reason = ""
         self._first_token = False
@@ -179,7 +179,7 @@ class Answer:
             if self._progress.step > 1 or self._continues:
                 await self._writer.flush()  # the prompt is made from the fold: it must hold what came before
             self._progress.continued = self._written() if self._continues else 0
-            prompt = self._prompt(history, await self._context.newest())
+            prompt = self._prompt(history, await self.context.newest())
             attempt = await self._attempts.begin(walk, call, prompt, self._offers(call))
             self.calls.forget()
             self._finish_reason = ""

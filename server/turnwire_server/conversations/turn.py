@@ -327,8 +327,11 @@ class Turn:
                         **self._head, message_id=self.spec.answer_id, run=self.owned.run, route=self.spec.route
                     )
                 )
-            history = await until_answered(self._history, "reading the history")
             answer = Answer(self._services, self.spec, self._writer, self._ledger, self._progress, self.owned.run)
+            async with anyio.create_task_group() as reads:
+                if self._progress.stage == "model":
+                    reads.start_soon(answer.context.read_ahead, name="reading what is shared")
+                history = await until_answered(self._history, "reading the history")
             answer.steering.on_merged = lambda owned: self.on_merged(owned)
             answer.calls.is_present = lambda user_id, instance_id: self.is_present(user_id, instance_id)
             answer.calls.say = lambda intent: self.hear([intent])
