@@ -86,6 +86,15 @@ class MessageStarted(RequestEvent):
 
 
 @dataclass(slots=True, kw_only=True)
+class RouteChosen(RequestEvent):
+    """The route that the request takes from here on, when it was not known from the beginning."""
+
+    type: Literal["route.chosen"] = "route.chosen"
+    route: str
+    by: Literal["model", "default"]
+
+
+@dataclass(slots=True, kw_only=True)
 class RetrievalStarted(RequestEvent):
     type: Literal["retrieval.started"] = "retrieval.started"
     query: str | None = None
@@ -124,6 +133,18 @@ class StepFailed(RequestEvent):
     deployment: str
     reason: str
     next: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class ValidationFailed(RequestEvent):
+    """What the user has said (`on: "input"`) or the model has answered is not passed on as it is."""
+
+    type: Literal["validation.failed"] = "validation.failed"
+    step: int
+    on: Literal["input", "output"]
+    reason: str
+    action: Literal["redact", "repair", "fallback", "refuse"]
+    guard: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -534,11 +555,13 @@ AnyLogEvent = (
     MessageCreated
     | RequestQueued
     | MessageStarted
+    | RouteChosen
     | RetrievalStarted
     | RetrievalCompleted
     | RetrievalFailed
     | StepStarted
     | StepFailed
+    | ValidationFailed
     | OutputTextDelta
     | ReasoningDelta
     | PartReset

@@ -32,6 +32,8 @@ from .eventlog.base import LogUnavailable
 from .eventlog.group_commit import GroupCommit
 from .gateway.estimates import EstimatesByTenant
 from .gateway.router import Router
+from .orchestration.classify import Rules
+from .orchestration.guards import Guards
 from .settings import Settings
 from .telemetry.metrics import Metrics
 from .tenants import TenantDirectory
@@ -137,7 +139,9 @@ async def running(
 async def _open_services(
     settings: Settings, environ: Mapping[str, str], open_engines: OpenEngines, stack: AsyncExitStack
 ) -> Services:
-    loaded = load_tools(settings)  # before anything is opened: what is wrong here keeps the server from starting
+    # Before anything is opened: what is wrong here keeps the server from starting.
+    loaded = load_tools(settings)
+    guards = Guards.load(settings.guards)
     engines = await open_engines(settings, stack)
     metrics = Metrics()
     router = Router.open(settings.deployments, settings.routes, environ, metrics=metrics, board=engines.board)
@@ -160,6 +164,8 @@ async def _open_services(
         metrics=metrics,
         tenants=TenantDirectory(settings, engines.archive),
         quotas=Quotas(engines.quotas, engines.archive, router, counter, settings.limits, metrics, alerts),
+        guards=guards,
+        rules=Rules(settings.routes),
         checkpoint=engines.checkpoint,
     )
 

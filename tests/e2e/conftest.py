@@ -36,6 +36,7 @@ _ON_REDIS = frozenset(
         "test_recovery",
         "test_segments",
         "test_slow_readers",
+        "test_stages",
         "test_tenants",
     ]
 )

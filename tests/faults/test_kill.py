@@ -207,3 +207,29 @@ async def test_sigterm_lets_turns_finish_and_ends_the_rest_truthfully(tmp_path: 
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 4000
             assert await ended == 0
+
+
+async def test_a_node_that_dies_while_guards_wait_for_an_answer_leaves_none_of_it(tmp_path: Path) -> None:
+    gate = Gate()
+    guarded = {
+        "guards": [{"name": "keys", "kind": "secrets", "action": "redact"}],
+        "routes": [{"name": "default", "deployments": ["test"], "guards": ["keys"]}],
+    }
+    async with running_provider() as provider:
+        provider.script(Script.text("The first ", gate, "answer"), Script.text("The second answer"))
+        async with (
+            server_process(tmp_path, provider.base_url, **guarded) as server,
+            connected(server.url) as client,
+        ):
+            await client.create("r1", "c1", "Tell me")
+            await gate.reached()
+            await server.kill()
+        async with (
+            server_process(tmp_path, provider.base_url, **guarded) as server,
+            connected(server.url) as client,
+        ):
+            await client.call({"type": "request.resume", "request_id": "r1"})
+            ending = await client.terminal("r1")
+            assert ending["message"]["parts"] == [{"kind": "text", "text": "The second answer"}]
+            usage = await client.event("usage.completed", "r1")
+            assert [attempt["outcome"] for attempt in usage["attempts"]] == ["node_lost", "completed"]

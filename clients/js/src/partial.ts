@@ -113,6 +113,8 @@ for (const type of [
   "retrieval.started",
   "retrieval.completed",
   "retrieval.failed",
+  "route.chosen",
+  "validation.failed",
 ])
   HANDLERS[type] = quiet;
 

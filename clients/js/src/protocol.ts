@@ -29,11 +29,13 @@ export type ServerMessage =
   | MessageCreated
   | RequestQueued
   | MessageStarted
+  | RouteChosen
   | RetrievalStarted
   | RetrievalCompleted
   | RetrievalFailed
   | StepStarted
   | StepFailed
+  | ValidationFailed
   | OutputTextDelta
   | ReasoningDelta
   | PartReset
@@ -476,6 +478,19 @@ export interface MessageStarted {
   run: number;
   route?: string;
 }
+/**
+ * The route that the request takes from here on, when it was not known from the beginning.
+ */
+export interface RouteChosen {
+  type: "route.chosen";
+  conversation_id: string;
+  seq: number;
+  ts: number;
+  from_seq?: number;
+  request_id: string;
+  route: string;
+  by: "model" | "default";
+}
 export interface RetrievalStarted {
   type: "retrieval.started";
   conversation_id: string;
@@ -540,6 +555,22 @@ export interface StepFailed {
   deployment: string;
   reason: string;
   next?: string;
+}
+/**
+ * What the user has said (`on: "input"`) or the model has answered is not passed on as it is.
+ */
+export interface ValidationFailed {
+  type: "validation.failed";
+  conversation_id: string;
+  seq: number;
+  ts: number;
+  from_seq?: number;
+  request_id: string;
+  step: number;
+  on: "input" | "output";
+  reason: string;
+  action: "redact" | "repair" | "fallback" | "refuse";
+  guard?: string;
 }
 export interface OutputTextDelta {
   type: "output_text.delta";

@@ -88,7 +88,7 @@ async def archive_ending(
             ending=ending,
             answer=endings.answer_of(ending),
             usage=endings.rows_of(ending),
-            billing=TurnSpec.from_owned(owned).billing(),
+            billing=TurnSpec.from_owned(owned).billing(ending.get("route")),
             run=owned.run,
             ended_at=services.now_ms(),
         )

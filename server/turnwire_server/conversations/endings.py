@@ -76,9 +76,10 @@ def failed(code: str, message: str, *, retryable: bool) -> Draft:
 
 
 def seal_ending(
-    draft: Draft, answer: Message, usage: Mapping[str, Any] | None, rows: Sequence[UsageRow]
+    draft: Draft, answer: Message, usage: Mapping[str, Any] | None, rows: Sequence[UsageRow], route: str = ""
 ) -> dict[str, Any]:
-    """The ending as it is sealed. ``usage`` is absent for a request that never started."""
+    """The ending as it is sealed. ``usage`` is absent for a request that never started; ``route`` is the one that was
+    chosen while it ran."""
     ending: dict[str, Any] = {
         "outcome": draft.outcome,
         "fields": dict(draft.fields),
@@ -86,6 +87,8 @@ def seal_ending(
         "usage": usage,
         "rows": [{name: getattr(row, name) for name in UsageRow.__slots__} for row in rows],
     }
+    if route:
+        ending["route"] = route
     if draft.outcome == "interrupted":
         ending["place"] = None if draft.place is None else draft.place.encode()
         ending["generated"] = draft.generated

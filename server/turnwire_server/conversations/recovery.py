@@ -13,6 +13,7 @@ from typing import Any
 from turnwire_protocol import Entry, MessageCreated, RequestFold
 from turnwire_server.eventlog.base import ConversationRef, EventLog, Intent, Owned, Phase
 from turnwire_server.orchestration.context import build_prompt
+from turnwire_server.orchestration.pipeline import Stage
 
 from . import endings
 from .endings import Draft
@@ -137,7 +138,7 @@ def takeover_op() -> str:
 
 
 def _lost_text(fold: RequestFold, progress: Progress) -> str:
-    parts = fold.partial.parts[progress.part :] if progress.stage == "model" else []
+    parts = fold.partial.parts[progress.part :] if progress.stage is Stage.MODEL else []
     return "".join(part.text for part in parts)[progress.continued :]
 
 

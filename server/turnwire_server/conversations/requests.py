@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -228,8 +228,9 @@ class Requests:
         with self._claims(conversation), self._hub.at_work(ref):
             spec: TurnSpec | None = None
             try:
-                record, route = await self._allowed(principal, tenant, command)
-                new = TurnSpec.create(command, principal, tenant, route, self._services.now_ms())
+                record, (route, candidates) = await self._allowed(principal, tenant, command)
+                now_ms = self._services.now_ms()
+                new = TurnSpec.create(command, principal, tenant, route, now_ms, candidates=candidates)
                 account = await self._services.quotas.reserve(new)
                 spec = new
                 claimed = await self._claim(principal, record, spec, command, op)
@@ -303,8 +304,9 @@ class Requests:
 
     async def _allowed(
         self, principal: Principal, tenant: Tenant, command: RequestCreate
-    ) -> tuple[ConversationRecord, str]:
-        """Its conversation and route, unless anything forbids it but what the tenant has used and what else runs."""
+    ) -> tuple[ConversationRecord, tuple[str, Sequence[str]]]:
+        """Its conversation and route (see `_route`), unless anything forbids it but what the tenant has used and what
+        else runs."""
         if self._hub.is_draining:
             raise CommandError(ErrorCode.UNAVAILABLE, "this server is going away; connect again and send it there")
         if ConversationRef(principal.tenant_id, command.conversation_id) in self._deleting:
@@ -395,15 +397,23 @@ class Requests:
         except LogFull as error:
             raise CommandError(ErrorCode.OVERLOADED, f"nothing new is begun: {error}", retry_after_ms=5000) from error
 
-    def _route(self, tenant_id: str, tenant: Tenant, command: RequestCreate) -> str:
+    def _route(self, tenant_id: str, tenant: Tenant, command: RequestCreate) -> tuple[str, Sequence[str]]:
+        """The route that was asked for, or that the tenant's rules choose, or its usual one; with the last the routes
+        among which a model is to choose."""
         router = self._services.router
         usual = tenant.route or router.default_route
-        name = command.route or usual
-        routes = None if tenant.routes is None else frozenset((*tenant.routes, usual))
+        routes = None if tenant.routes is None else frozenset((*tenant.routes, *tenant.classify, usual))
         caller = Caller(tenant_id, frozenset(tenant.features), frozenset(tenant.regions), routes)
+        name = command.route or usual
         if not router.has_route(name, caller):
             raise CommandError(ErrorCode.BAD_COMMAND, f"route: there is no route '{name}'")
-        return name
+        if command.route is not None or not tenant.classify:
+            return name, ()
+        open_to = [candidate for candidate in tenant.classify if router.has_route(candidate, caller)]
+        ruled = self._services.rules.route_of("\n".join(part.text for part in command.parts()), open_to)
+        if ruled is not None:
+            return ruled, ()
+        return usual, open_to if tenant.classifier is not None and len(open_to) > 1 else ()
 
     async def _conversation(self, principal: Principal, command: RequestCreate) -> ConversationRecord:
         record = await self._hub.record(ConversationRef(principal.tenant_id, command.conversation_id))

@@ -12,6 +12,8 @@ from turnwire_server.eventlog.group_commit import GroupCommit
 from turnwire_server.gateway.estimates import EstimatesByTenant
 from turnwire_server.gateway.router import Router
 from turnwire_server.gateway.usage import TokenCounter
+from turnwire_server.orchestration.classify import Rules
+from turnwire_server.orchestration.guards import Guards
 from turnwire_server.settings import Settings
 from turnwire_server.telemetry.metrics import Metrics
 from turnwire_server.tenants import TenantDirectory
@@ -38,6 +40,8 @@ class Services:
     tenants: TenantDirectory
     metrics: Metrics
     quotas: Quotas
+    guards: Guards
+    rules: Rules
     checkpoint: Callable[[], Awaitable[None]]
     clock: Callable[[], float] = field(default=time.time)
 

@@ -64,13 +64,26 @@ class TurnSpec:
     tools: Sequence[Mapping[str, Any]] = ()
     """What the client runs, as it declared them."""
     scopes: Sequence[str] = ()
+    candidates: Sequence[str] = ()
+    """Routes among which a model is to choose; none: ``route`` is known."""
+    classifier: str | None = None
+    """The route whose model chooses."""
     on_busy: OnBusyMode = "queue"
     target: str | None = None
     ordinal: int = 0
     parent_id: str | None = None
 
     @classmethod
-    def create(cls, command: RequestCreate, principal: Principal, tenant: Tenant, route: str, now_ms: int) -> Self:
+    def create(
+        cls,
+        command: RequestCreate,
+        principal: Principal,
+        tenant: Tenant,
+        route: str,
+        now_ms: int,
+        *,
+        candidates: Sequence[str] = (),
+    ) -> Self:
         """The spec of a new request."""
         unique = uuid.uuid4().hex[:20]
         return cls(
@@ -98,6 +111,8 @@ class TurnSpec:
             context=command.context,
             tools=[tool.model_dump() for tool in command.tools or ()],
             scopes=sorted(principal.scopes),
+            candidates=list(candidates),
+            classifier=tenant.classifier if candidates else None,
             on_busy=command.on_busy,
             target=command.target,
         )
@@ -131,9 +146,9 @@ class TurnSpec:
         tenant = self.tenant
         return Caller(self.tenant_id, frozenset(tenant.get("features") or ()), frozenset(tenant.get("regions") or ()))
 
-    def billing(self) -> Billing:
-        """What its usage is summed by."""
-        return Billing(self.user_id, self.conversation_id, self.route, self.feature)
+    def billing(self, route: str | None = None) -> Billing:
+        """What its usage is summed by; ``route`` is the one that was chosen while it ran."""
+        return Billing(self.user_id, self.conversation_id, route or self.route, self.feature)
 
     @property
     def feature(self) -> str | None:

@@ -1,18 +1,18 @@
-"""The answer of a turn: model calls and the tools between them, until the model has finished.
+"""The answer of a turn: its stages (`orchestration.pipeline`), one after the other, until it is known how it ends.
 
 A step is one model call with the tool calls that follow from it. It is tried at the deployments of the route, one
 after the other: before the first token a failed attempt shows as `step.failed` alone; afterwards `part.reset` takes
 its text back, or the next one goes on with it (the route's `midstream`); never is a step tried again once a tool with
 side effects has run in it (guarantee 11). An attempt is in the log before it is made, so that whatever dies, it is
-accounted (`attempts`). This module decides what to say and when; the writer puts it into the log, `turn` decides how
-it all ends.
+accounted (`attempts`). This module carries the stages out; the writer puts what they say into the log, `turn` decides
+how it all ends.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ from turnwire_protocol import (
     RetrievalCompleted,
     RetrievalFailed,
     RetrievalStarted,
+    RouteChosen,
     Source,
     ToolCallPart,
 )
@@ -36,14 +37,19 @@ from turnwire_server.gateway import provider as gw
 from turnwire_server.gateway.errors import ProviderError
 from turnwire_server.gateway.provider import Chunk, ChunkStream, ModelRequest, Reasoning, Text
 from turnwire_server.gateway.race import Runner, race
-from turnwire_server.gateway.router import Call, Walk
+from turnwire_server.gateway.router import Call, UnknownRoute, Walk
+from turnwire_server.orchestration import classify
 from turnwire_server.orchestration.context import build_prompt, to_continue
+from turnwire_server.orchestration.pipeline import Outcome, Stage, follow, resumed
 from turnwire_server.orchestration.shared import data_of
+from turnwire_server.orchestration.validation import instruction, to_repair
+from turnwire_server.settings import Route
 
 from . import endings
 from .attempts import Attempt, Attempts
 from .calls import KINDS as CALL_KINDS
 from .calls import Calls
+from .checks import Checks
 from .endings import Draft
 from .ledger import Ledger, OpenAttempt
 from .progress import Progress
@@ -78,6 +84,18 @@ class Answer:
         self._finish_reason = ""
         self._first_token = False
         self._continues = False
+        self._is_taken_over = progress.stage is Stage.TOOLS
+        self._draft: Draft | None = None
+        self._checks = Checks(services, spec, writer, progress)
+        self._stages: Mapping[Stage, Callable[[], Awaitable[Outcome]]] = {
+            Stage.CLASSIFY: self._classify,
+            Stage.CHECK: self._check,
+            Stage.ASSEMBLE: self._assemble,
+            Stage.MODEL: self._model,
+            Stage.TOOLS: self._run_tools,
+            Stage.VALIDATE: self._validate,
+        }
+        self._history: Sequence[Message] = ()
 
     def hear(self, intent: Intent) -> None:
         """Something was said to the turn that does not end it. In their order, each once."""
@@ -95,26 +113,87 @@ class Answer:
 
     async def run(self, history: Sequence[Message]) -> Draft:
         """Produce the answer. Returns how the turn ends if nothing else decides it."""
-        progress = self._progress
+        self._history = history
         await self._steering.recall()
-        if progress.stage == "tools":
-            await self.calls.settle()
-            self._next_step()
-        while progress.step <= self._services.settings.limits.steps_per_turn:
-            await self._steering.apply()
-            if (spent := self._spent()) is not None:
-                return spent
-            failure = await self._model(history)
-            if failure is not None:
-                return failure
-            is_done = self._finish_reason != "tool_calls" and self.calls.is_empty
-            if is_done and not self._steering.is_waiting:
-                return _draft_for(self._finish_reason)
-            if not is_done:
-                progress.stage = "tools"
-                await self.calls.run()
-            self._next_step()
-        return endings.incomplete("steps")
+        stage = resumed(self._progress.stage)
+        while stage is not Stage.RECORD:
+            self._progress.stage = stage
+            stage = follow(stage, await self._stages[stage]())
+        assert self._draft is not None, "whoever ends a turn says how"
+        return self._draft
+
+    def _ends(self, draft: Draft) -> Outcome:
+        self._draft = draft
+        return Outcome.ENDED
+
+    @property
+    def _route(self) -> Route:
+        return self._services.router.route(self._progress.route or self._spec.route)
+
+    # --- classify, check, assemble -------------------------------------------------------------------------
+
+    async def _classify(self) -> Outcome:
+        spec, progress = self._spec, self._progress
+        if spec.candidates and not progress.route:
+            name: str | None = None
+            progress.step = 0
+            try:
+                with anyio.move_on_after(self._services.settings.limits.classify_s):
+                    name = await self._ask_which()
+            finally:
+                progress.step, progress.attempt = 1, 0
+            progress.route = name or spec.route or self._route.name
+            by: Any = "model" if name else "default"
+            self._writer.event(RouteChosen(**self._head, route=progress.route, by=by), checkpoint=True)
+        return Outcome.DONE
+
+    async def _ask_which(self) -> str | None:
+        """The route that a small model chooses; None when it does not. It is asked once: nobody waits for more."""
+        spec, router = self._spec, self._services.router
+        try:
+            walk = router.walk(spec.classifier, spec.caller())
+        except UnknownRoute:
+            return None
+        text = self._checks.of_input("\n".join(spec.texts), walk.route)
+        if text is None or (call := await walk.next()) is None:
+            return None
+        prompt = classify.question(text, {name: router.route(name).purpose or "" for name in spec.candidates})
+        said = ""
+        try:
+            attempt = await self._attempts.begin(walk, call, prompt, [])
+            try:
+                async with self._stream(attempt, prompt) as stream:
+                    async for chunks in stream:
+                        call.answered()
+                        for chunk in chunks:
+                            if isinstance(chunk, Text):
+                                said += chunk.text
+                                attempt.entry.generated(chunk.text)
+                            elif isinstance(chunk, gw.Usage):
+                                attempt.entry.reported(chunk)
+                        if len(said) > classify.ANSWER_CHARS:
+                            return None
+            except ProviderError as error:
+                self._attempts.end(attempt, "failed", error)
+                self._attempts.failed(attempt, error.reason, None)
+                return None
+            self._attempts.end(attempt, "completed")
+        finally:
+            self._attempts.leave()
+            walk.ended(call)  # where not even the attempt has begun
+        return classify.chosen(said, spec.candidates)
+
+    async def _check(self) -> Outcome:
+        refusal = self._checks.input(self._route)
+        return Outcome.DONE if refusal is None else self._ends(refusal)
+
+    async def _assemble(self) -> Outcome:
+        most = self._services.settings.limits.steps_per_turn
+        if self._progress.step > min(most, self._route.steps or most):
+            return self._ends(endings.incomplete("steps"))
+        await self._steering.apply()
+        spent = self._spent()
+        return Outcome.DONE if spent is None else self._ends(spent)
 
     def _spent(self) -> Draft | None:
         """How the turn ends because it has cost too much, or does the same again and again."""
@@ -129,20 +208,61 @@ class Answer:
 
     def _next_step(self) -> None:
         progress = self._progress
-        progress.step, progress.attempt, progress.stage = progress.step + 1, 0, "model"
+        progress.step, progress.attempt, progress.stage = progress.step + 1, 0, Stage.ASSEMBLE
         progress.part = self._writer.buffer.parts
+
+    # --- tools, validate -----------------------------------------------------------------------------------
+
+    async def _run_tools(self) -> Outcome:
+        if self._is_taken_over:
+            await self.calls.settle()
+        else:
+            await self.calls.run()
+        self._is_taken_over = False
+        self._next_step()
+        return Outcome.DONE
+
+    async def _validate(self) -> Outcome:
+        route, draft = self._route, _draft_for(self._finish_reason)
+        fault = await self._checks.output(
+            route, is_whole=draft.outcome == "completed" and not self._steering.is_waiting
+        )
+        if fault is None:
+            if self._steering.is_waiting:
+                self._next_step()
+                return Outcome.STEERED
+            self._draft = draft
+            return Outcome.DONE
+        self._take_back_step()
+        if self._checks.repairs(route, fault):
+            self._next_step()
+            return Outcome.REPAIR
+        return self._ends(self._checks.instead(route, fault))
+
+    def _take_back_step(self) -> None:
+        if self._writer.buffer.parts > self._progress.part:
+            self.reset_step()
 
     # --- one model call, tried at one deployment after the other ---------------------------------------
 
-    async def _model(self, history: Sequence[Message]) -> Draft | None:
+    async def _model(self) -> Outcome:
+        failure = await self._ask()
+        if failure is not None:
+            return self._ends(failure)
+        is_calling = self._finish_reason == "tool_calls" or not self.calls.is_empty
+        if is_calling and not self._checks.is_refused:
+            return Outcome.CALLED
+        return Outcome.DONE
+
+    async def _ask(self) -> Draft | None:
         """One step's model call; returns an ending only when it failed for good."""
-        walk = self._services.router.walk(self._spec.route, self._spec.caller())
+        walk = self._services.router.walk(self._route.name, self._spec.caller())
         self._continues = False
         while (call := await walk.next()) is not None:
             if (refusal := await self._services.tenants.refusal(self._spec.tenant_id)) is not None:
                 walk.ended(call)
                 return endings.failed("unavailable", refusal, retryable=False)
-            failure = await self._attempt(walk, call, history)
+            failure = await self._attempt(walk, call)
             if failure is None:
                 return None
             attempt, error = failure
@@ -171,16 +291,15 @@ class Answer:
         self._writer.event(PartReset(**self._head, part=self._progress.part, offset=0))
         self._writer.buffer.reset(self._progress.part, 0)
 
-    async def _attempt(
-        self, walk: Walk, call: Call, history: Sequence[Message]
-    ) -> tuple[Attempt, ProviderError] | None:
+    async def _attempt(self, walk: Walk, call: Call) -> tuple[Attempt, ProviderError] | None:
         """One call of one deployment, raced by a second one where the route says so; which failed last, if all did."""
         try:
             if self._progress.step > 1 or self._continues:
                 await self._writer.flush()  # the prompt is made from the fold: it must hold what came before
             self._progress.continued = self._written() if self._continues else 0
-            prompt = self._prompt(history, await self.context.newest())
+            prompt = self._prompt(call, await self.context.newest())
             attempt = await self._attempts.begin(walk, call, prompt, self._offers(call))
+            self._checks.begin(walk.route)
             self.calls.forget()
             self._finish_reason = ""
             with anyio.CancelScope() as self._attempting:
@@ -245,28 +364,35 @@ class Answer:
             messages=prompt,
             tools=attempt.tools,
             max_output_tokens=self._spec.tenant.get("max_output_tokens"),
+            output_schema=attempt.walk.route.output_schema if attempt.call.deployment.structured_output else None,
         )
         return attempt.call.provider.stream(request)
 
     def _offers(self, call: Call) -> list[dict[str, Any]]:
-        return [tool.offer() for tool in self._tools.offer(call.provider)]
+        return [tool.offer() for tool in self._tools.offer(call.provider, self._route.tools)]
 
-    def _prompt(self, history: Sequence[Message], shared: Sequence[ContextEntry]) -> list[dict[str, Any]]:
-        tenant = self._spec.tenant
+    def _prompt(self, call: Call, shared: Sequence[ContextEntry]) -> list[dict[str, Any]]:
+        tenant, route, checks = self._spec.tenant, self._route, self._checks
+        system = [tenant.get("system_prompt")]
+        if route.output_schema is not None and not call.deployment.structured_output:
+            system.append(instruction(route.output_schema))
         answer = self._writer.fold.message()
         # Of this step only what is to be continued: else what a failed attempt wrote has been, or is being, taken back.
         if answer is not None and not self._continues:
             answer.parts = answer.parts[: self._progress.part]
         prompt = build_prompt(
-            tenant.get("system_prompt"),
-            history,
-            [self._spec.user_message(), *([answer] if answer is not None else [])],
-            steering=self._steering.inputs,
+            "\n\n".join(text for text in system if text) or None,
+            [checks.seen(message, route) for message in self._history],
+            [checks.seen(self._spec.user_message(), route), *([answer] if answer is not None else [])],
+            steering={name: checks.seen(said, route) for name, said in self._steering.inputs.items()},
             data=data_of(shared, self._spec.context),
             max_tokens=tenant.get("max_context_tokens"),
             count=self._services.counter.estimate_prompt_tokens,
         )
-        return to_continue(prompt) if self._continues else prompt
+        if self._continues:
+            return to_continue(prompt)
+        progress = self._progress
+        return to_repair(prompt, progress.rejected, progress.complaint) if progress.complaint else prompt
 
     def _take(self, attempt: Attempt, chunks: Sequence[Chunk]) -> bool:
         """What the model has said; whether there is room for more."""
@@ -274,14 +400,16 @@ class Answer:
         attempt.call.answered()
         for chunk in chunks:
             if isinstance(chunk, Text):
-                writer.text(OutputTextDelta, chunk.text)
+                if not self._checks.withholds(chunk.text):
+                    writer.text(OutputTextDelta, chunk.text)
                 entry.generated(chunk.text)
                 if not self._first_token:
                     self._first_token = True
                     waited_s = self._services.clock() - attempt.began
                     self._services.metrics.time_to_first_token_seconds.observe(waited_s)
             elif isinstance(chunk, Reasoning):
-                writer.text(ReasoningDelta, chunk.text)
+                if not self._checks.is_withholding:
+                    writer.text(ReasoningDelta, chunk.text)
                 entry.generated(chunk.text)
             else:
                 self._other_chunk(entry, chunk)
@@ -291,6 +419,7 @@ class Answer:
         writer, head = self._writer, self._head
         match chunk:
             case gw.ToolCallBegin():
+                self._checks.show(self._route)  # what it has said before it calls stands before the call
                 self.calls.begin(chunk.index, chunk.name)
                 entry.generated(chunk.name, is_plain=False)
             case gw.ToolCallArguments():

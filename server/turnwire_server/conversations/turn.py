@@ -28,6 +28,7 @@ from turnwire_server.eventlog.base import (
     Sealed,
     Unheard,
 )
+from turnwire_server.orchestration.pipeline import Stage, resumed
 
 from . import endings
 from .calls import Parked
@@ -329,7 +330,7 @@ class Turn:
                 )
             answer = Answer(self._services, self.spec, self._writer, self._ledger, self._progress, self.owned.run)
             async with anyio.create_task_group() as reads:
-                if self._progress.stage == "model":
+                if self._progress.stage is not Stage.TOOLS:
                     reads.start_soon(answer.context.read_ahead, name="reading what is shared")
                 history = await until_answered(self._history, "reading the history")
             answer.steering.on_merged = lambda owned: self.on_merged(owned)
@@ -337,7 +338,7 @@ class Turn:
             answer.calls.say = lambda intent: self.hear([intent])
             # The answer's time is that of its `message.started`: it must be known before the first checkpoint.
             await self._writer.flush()
-            if self._recovered and self._progress.stage == "model":
+            if self._recovered and resumed(self._progress.stage) is Stage.ASSEMBLE:
                 self._take_back(answer)
             self._running = answer
             for intent in self._said:
@@ -494,7 +495,7 @@ class Turn:
         if answer is None:
             return endings.unstarted(self.spec, draft, self._services.now_ms(), self._ledger.usage_rows())
         usage = self._ledger.usage_fields() if started else None
-        return endings.seal_ending(draft, answer, usage, self._ledger.usage_rows())
+        return endings.seal_ending(draft, answer, usage, self._ledger.usage_rows(), self._progress.route)
 
     def _checkpoint(self) -> dict[str, Any]:
         return {

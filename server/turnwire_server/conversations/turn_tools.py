@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from turnwire_server.gateway.provider import Provider
@@ -23,14 +23,16 @@ class TurnTools:
         limit = services.settings.limits.tool_schema_bytes
         self._clients = {declared["name"]: client_tool(declared, limit) for declared in spec.tools}
 
-    def offer(self, provider: Provider) -> list[Tool]:
-        """What a model may call in a step at this provider."""
+    def offer(self, provider: Provider, only: Collection[str] | None = None) -> list[Tool]:
+        """What a model may call in a step at this provider: of the server's tools ``only`` these."""
         spec, registry = self._spec, self._services.tools.registry
         if provider.deployment.kind == "demo":
             tools = registry.demo()
         else:
             allowed = spec.tenant.get("tools")
             tools = registry.offered(spec.tenant_id, frozenset(spec.scopes), allowed=allowed)
+        if only is not None:
+            tools = [tool for tool in tools if tool.name in only]
         self.offered = {**{tool.name: tool for tool in tools}, **self._clients}
         return list(self.offered.values())
 

@@ -10,7 +10,7 @@ Above: the turn, through `gateway.router`. Below: `gateway.providers`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -30,6 +30,9 @@ class ModelRequest:
     """The tools on offer, in the tool format of OpenAI."""
 
     max_output_tokens: int | None = None
+
+    output_schema: Mapping[str, Any] | None = None
+    """The JSON Schema that the provider is to hold the answer to."""
 
     user: str | None = None
     """An opaque id of the end user, for the provider's own abuse detection."""

@@ -9,7 +9,7 @@ from turnwire_server.settings.checks import accepted_algorithms
 from turnwire_server.settings.faults import Fault, SettingsError
 from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.load import build_settings, load_settings
-from turnwire_server.settings.models import Deployment, Route, Tenant
+from turnwire_server.settings.models import Deployment, GuardSettings, Route, Tenant
 from turnwire_server.settings.tables import AlertSettings, AuthSettings, ServerSettings, StorageSettings
 from turnwire_server.settings.tools import McpServerSettings, ToolsSettings
 from turnwire_server.settings.tree import Settings
@@ -19,6 +19,7 @@ __all__ = [
     "AuthSettings",
     "Deployment",
     "Fault",
+    "GuardSettings",
     "Limits",
     "McpServerSettings",
     "Route",

@@ -175,7 +175,7 @@ def check_deployments(deployments: Mapping[int, Deployment], environ: Mapping[st
             yield Fault(f"{key}.api_key_file", str(path), "there is no file here that can be read")
 
 
-def check_routes(routes: Mapping[int, Route], deployments: Set[str]) -> Iterator[Fault]:
+def check_routes(routes: Mapping[int, Route], deployments: Set[str], guards: Set[str]) -> Iterator[Fault]:
     for index, route in routes.items():
         key = f"routes.{index}"
         for name in route.deployments:
@@ -183,6 +183,10 @@ def check_routes(routes: Mapping[int, Route], deployments: Set[str]) -> Iterator
                 expected = f"no such deployment; there are: {_listed(deployments)}"
                 yield Fault(f"{key}.deployments", name, expected)
         yield from _check_unique(f"{key}.deployments", route.deployments)
+        for name in route.guards:
+            if name not in guards:
+                yield Fault(f"{key}.guards", name, f"no such guard; there are: {_listed(guards)}")
+        yield from _check_unique(f"{key}.guards", route.guards)
         for name in route.weights:
             if name not in route.deployments:
                 expected = f"is not one of the route's deployments: {_listed(set(route.deployments))}"
@@ -198,10 +202,14 @@ def check_tenants(
     regions = {deployment.region for deployment in by_name.values()}
     for tenant_id, tenant in tenants.items():
         key = f"tenants.{tenant_id}"
-        named = [("route", tenant.route), *(("routes", name) for name in tenant.routes or ())]
+        named = [("route", tenant.route), ("classifier", tenant.classifier)]
+        named += [("routes", name) for name in tenant.routes or ()]
+        named += [("classify", name) for name in tenant.classify]
         for field, name in named:
             if name is not None and name not in known_routes:
                 yield Fault(f"{key}.{field}", name, f"no such route; there are: {_listed(known_routes)}")
+        if tenant.classifier is not None:
+            yield from _check_classifier(f"{key}.classifier", tenant, routes_by_name)
         for region in tenant.regions:
             if region not in regions:
                 known = _listed({region for region in regions if region is not None})
@@ -214,6 +222,14 @@ def check_tenants(
                 f"nobody on route '{route.name}' may answer this tenant: see its features and regions, and those of "
                 "the route and its deployments",
             )
+
+
+def _check_classifier(key: str, tenant: Tenant, routes: Mapping[str, Route]) -> Iterator[Fault]:
+    without = {name for name in tenant.classify if (route := routes.get(name)) is not None and not route.purpose}
+    if len(tenant.classify) < 2:
+        yield Fault(key, tenant.classifier, "needs two routes or more in classify to choose from")
+    elif without:
+        yield Fault(key, tenant.classifier, f"needs a purpose for every route in classify; without: {_listed(without)}")
 
 
 def _serves(route: Route, tenant: Tenant, deployments: Mapping[str, Deployment]) -> bool:

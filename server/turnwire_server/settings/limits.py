@@ -95,6 +95,10 @@ class Limits(Section):
     """Seconds that a tentative interrupt holds an answer back; past that it is taken for retracted."""
     held_chars: Count = 8_192
     """Characters of an answer that is held back which are kept; the provider is not read beyond them."""
+    withheld_chars: Count = 262_144
+    """Characters of an answer that is looked at before it is shown (`guards`); a longer one is refused."""
+    classify_s: Seconds = 3
+    """Seconds that the model of `tenants.*.classifier` has; past that the request takes its tenant's usual route."""
     steps_per_turn: Count = 8
     """Model calls of one turn, tool results in between; past that `incomplete` with reason `steps`."""
     checkpoint_events: Count = 200

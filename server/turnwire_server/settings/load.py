@@ -27,7 +27,7 @@ DEFAULT_MODEL = "gpt-4o-mini"
 DEMO_DEPLOYMENT = "demo"
 
 Tree = dict[str, Any]
-LISTS = ("deployments", "routes", "mcp_servers")
+LISTS = ("deployments", "routes", "guards", "mcp_servers")
 _SECTIONS = Settings.model_fields
 
 
@@ -218,6 +218,7 @@ def _cross_check(tree: Tree, tables: Tree, environ: Mapping[str, str]) -> list[F
     faults = [
         *checks.check_names("deployments", _names(tree["deployments"])),
         *checks.check_names("routes", _names(tree["routes"])),
+        *checks.check_names("guards", _names(tree.get("guards"))),
         *checks.check_names("mcp_servers", _names(tree.get("mcp_servers"))),
     ]
     if "server" in tables:
@@ -231,7 +232,8 @@ def _cross_check(tree: Tree, tables: Tree, environ: Mapping[str, str]) -> list[F
     if "alerts" in tables:
         faults += checks.check_alerts(tables["alerts"], environ)
     faults += checks.check_deployments(tables["deployments"], environ)
-    faults += checks.check_routes(tables["routes"], set(_names(tree["deployments"])))
+    guards = set(_names(tree.get("guards")))
+    faults += checks.check_routes(tables["routes"], set(_names(tree["deployments"])), guards)
     faults += checks.check_tenants(
         tables["tenants"],
         set(_names(tree["routes"])),

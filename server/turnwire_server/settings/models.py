@@ -7,12 +7,13 @@ environment variable, in a file, or with a program. Whether names fit together i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from turnwire_server.settings.section import Count, HttpAddress, Name, Seconds, Section
 from turnwire_server.settings.tools import ToolName
@@ -20,6 +21,17 @@ from turnwire_server.settings.tools import ToolName
 Weight = Annotated[int, Field(ge=0, le=1_000)]
 Price = Annotated[Decimal, Field(ge=0, le=1_000_000)]
 Budget = Annotated[Decimal, Field(gt=0, le=1_000_000_000)]
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"must be a regular expression: {error}") from None
+    return value
+
+
+Pattern = Annotated[str, Field(min_length=1, max_length=1_000), AfterValidator(_pattern)]
 
 Tokenizer = Literal["cl100k_base", "o200k_base", "o200k_harmony", "llama3", "qwen3", "characters"]
 
@@ -47,6 +59,9 @@ class Deployment(Section):
     run without a shell, at the first call, after `api_key_refresh_s`, and when the provider refuses the key."""
     api_key_refresh_s: Seconds = 300
     """Seconds after which `api_key_command` is run again."""
+    structured_output: bool = True
+    """Whether the provider holds an answer to a JSON Schema (`response_format`). If not, the schema of a route with
+    `output_schema` stands in the prompt."""
     region: Name | None = None
     """Where the provider computes. A tenant with `regions` is served from those alone."""
     features: tuple[Name, ...] = ()
@@ -137,6 +152,71 @@ class Route(Section):
     hedge_after_ms: Annotated[int, Field(ge=1, le=600_000)] | None = None
     """Milliseconds without a first token after which a second deployment is asked as well, if one has room: whoever
     speaks first answers, the other is closed and accounted as `hedge_lost`. Both count for `max_attempts`."""
+    matches: Annotated[tuple[Pattern, ...], Field(max_length=1000)] = ()
+    """Regular expressions (Python's, case does not matter): a request of a tenant with `classify` whose text one of
+    them is found in takes this route."""
+    purpose: Annotated[str, Field(max_length=2_000)] | None = None
+    """What requests belong here, in words for the model that classifies them (`tenants.*.classifier`)."""
+    tools: Annotated[tuple[ToolName, ...], Field(max_length=1000)] | None = None
+    """Names of the tools that models may call on this route, of those that the tenant may use and of the client's own;
+    absent: all, `[]`: none."""
+    steps: Count | None = None
+    """Model calls of a turn at most; absent: `limits.steps_per_turn`."""
+    guards: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+    """Names of the guards that look at what goes in and out, in this order."""
+    output_schema: dict[str, Any] | None = None
+    """A JSON Schema (2020-12) that an answer on this route has to fit, as JSON. The provider is told of it where its
+    deployment has `structured_output`, and the answer is checked in any case."""
+    repairs: Annotated[int, Field(ge=0, le=5)] = 1
+    """How often a model is asked again whose answer does not fit `output_schema`; what it said is taken back."""
+    fallback: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
+    """The answer in place of one that a guard has refused or that does not fit; absent: the turn ends without."""
+
+    @field_validator("output_schema")
+    @classmethod
+    def _is_a_schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None:
+            # Imported here: most configurations have no schema, and it takes a tenth of a second.
+            from jsonschema import Draft202012Validator
+            from jsonschema.exceptions import SchemaError
+
+            try:
+                Draft202012Validator.check_schema(value)
+            except SchemaError as error:
+                raise ValueError(f"must be a JSON Schema: {error.message}") from None
+        return value
+
+
+class GuardSettings(Section):
+    """What may not be said. Routes name the guards that look at what goes in and out."""
+
+    name: Name
+    """Name used by routes and in events."""
+    kind: Literal["length", "pattern", "secrets", "injection", "python"]
+    """What is looked for: a text longer than `max_chars`, one of `patterns`, keys and tokens as providers make them,
+    the usual beginnings of prompt injections (English; a sign, not a proof), or what the function `python` finds."""
+    on: Annotated[tuple[Literal["input", "output"], ...], Field(min_length=1)] = ("input", "output")
+    """Where it looks: at what the user says, at what the model answers. An answer that a guard looks at is shown when
+    it is complete, not while it is written."""
+    action: Literal["refuse", "redact"] = "refuse"
+    """`refuse`: the turn ends `message.incomplete` with reason `content_filter`. `redact`: what was found is blotted
+    out."""
+    max_chars: Count | None = None
+    """Characters at most, of kind `length`."""
+    patterns: Annotated[tuple[Pattern, ...], Field(max_length=1000)] = ()
+    """Regular expressions (Python's, case does not matter), of kind `pattern`."""
+    python: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
+    """`module:function`, of kind `python`: it is given the text and returns where (begin, end) something was found. It
+    is called in the server's one thread and has to be quick; if it raises, the text is refused."""
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> Self:
+        for kind, key in (("length", "max_chars"), ("pattern", "patterns"), ("python", "python")):
+            if self.kind == kind and not getattr(self, key):
+                raise ValueError(f"must have {key}, being of kind {kind}")
+            if self.kind != kind and getattr(self, key):
+                raise ValueError(f"must have {key} only with kind {kind}")
+        return self
 
 
 class Tenant(Section):
@@ -149,6 +229,12 @@ class Tenant(Section):
     routes: tuple[Name, ...] | None = None
     """Names of the routes that `request.create` may choose besides `route`; absent: all that the tenant's `features`
     open, `[]`: none."""
+    classify: Annotated[tuple[Name, ...], Field(max_length=32)] = ()
+    """Names of the routes among which a request is sorted that asks for none: the first whose `matches` fit, else by
+    the `classifier`, else `route`. It may use them all."""
+    classifier: Name | None = None
+    """Name of the route whose model sorts a request that no rule fits, by the `purpose` of the routes in `classify`;
+    absent: rules alone."""
     regions: tuple[Name, ...] = ()
     """Regions whose deployments may serve the tenant; `[]`: all deployments, also those without a region."""
     max_context_tokens: Count | None = None

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from turnwire_server.settings.limits import Limits
-from turnwire_server.settings.models import Deployment, Route, Tenant, Weight
+from turnwire_server.settings.models import Deployment, GuardSettings, Route, Tenant, Weight
 from turnwire_server.settings.section import ID_PATTERN, MOST_BYTES, MOST_COUNT, MOST_S, Section
 from turnwire_server.settings.tables import AlertSettings, AuthSettings, ServerSettings, StorageSettings
 from turnwire_server.settings.tools import McpServerSettings, ToolsSettings
@@ -31,6 +31,7 @@ TABLES: dict[str, type[Section]] = {
     "alerts": AlertSettings,
     "deployments": Deployment,
     "routes": Route,
+    "guards": GuardSettings,
     "tenants": Tenant,
     "tools": ToolsSettings,
     "mcp_servers": McpServerSettings,
@@ -96,8 +97,10 @@ def _walk(annotation: Any, metadata: list[Any]) -> tuple[list[str], list[str]]:
     if get_origin(annotation) is tuple:
         return ["list"], _bounds(metadata)
     if get_origin(annotation) is dict:
-        is_text = get_args(annotation)[1] not in (int, Weight)
-        return ["table of texts, secret" if is_text else "table of whole numbers"], []
+        inside = get_args(annotation)[1]
+        if inside is Any:
+            return ["table"], []
+        return ["table of whole numbers" if inside in (int, Weight) else "table of texts, secret"], []
     if annotation in _TYPES:
         return [_TYPES[annotation]], _bounds(metadata)
     kinds: list[str] = []

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, SecretStr
 
 from turnwire_server.settings.addresses import passwords_in
 from turnwire_server.settings.limits import Limits
-from turnwire_server.settings.models import Deployment, Route, Tenant
+from turnwire_server.settings.models import Deployment, GuardSettings, Route, Tenant
 from turnwire_server.settings.section import Name, Section
 from turnwire_server.settings.tables import AlertSettings, AuthSettings, ServerSettings, StorageSettings
 from turnwire_server.settings.tools import McpServerSettings, ToolsSettings
@@ -39,6 +39,8 @@ class Settings(Section):
     """Models at providers; never empty."""
     routes: tuple[Route, ...]
     """Ordered choices of deployments; never empty, the first is the default."""
+    guards: tuple[GuardSettings, ...]
+    """What may not be said; usually none."""
     tools: ToolsSettings
     """Tools written in Python."""
     mcp_servers: tuple[McpServerSettings, ...]

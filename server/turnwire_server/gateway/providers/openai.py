@@ -82,6 +82,9 @@ class OpenAIProvider:
             body["tools"] = request.tools
         if request.max_output_tokens is not None:
             body[self._limit_field] = request.max_output_tokens
+        if request.output_schema is not None:
+            schema = {"name": "answer", "schema": request.output_schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
         if request.user is not None:
             body["user"] = request.user
         return {
