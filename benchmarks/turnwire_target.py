@@ -38,6 +38,7 @@ async def main() -> None:
                 "connections_per_user": 100_000,
                 "connections_per_tenant": 100_000,
                 "commands_per_s": 100_000,
+                "heartbeat_s": 600,  # the crowd's clients only read
             },
             "deployments": [
                 {"name": "bench", "model": "bench", "base_url": arguments.provider, "max_concurrency": 10_000}
