@@ -137,11 +137,11 @@ class StepFailed(RequestEvent):
 
 @dataclass(slots=True, kw_only=True)
 class ValidationFailed(RequestEvent):
-    """What the user has said (`on: "input"`) or the model has answered is not passed on as it is."""
+    """What the user has said (`on: "input"`), the model has answered or a tool has returned is not passed on as it is."""
 
     type: Literal["validation.failed"] = "validation.failed"
     step: int
-    on: Literal["input", "output"]
+    on: Literal["input", "output", "tools"]
     reason: str
     action: Literal["redact", "repair", "fallback", "refuse"]
     guard: str | None = None

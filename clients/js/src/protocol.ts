@@ -557,7 +557,7 @@ export interface StepFailed {
   next?: string;
 }
 /**
- * What the user has said (`on: "input"`) or the model has answered is not passed on as it is.
+ * What the user has said (`on: "input"`), the model has answered or a tool has returned is not passed on as it is.
  */
 export interface ValidationFailed {
   type: "validation.failed";
@@ -567,7 +567,7 @@ export interface ValidationFailed {
   from_seq?: number;
   request_id: string;
   step: number;
-  on: "input" | "output";
+  on: "input" | "output" | "tools";
   reason: string;
   action: "redact" | "repair" | "fallback" | "refuse";
   guard?: string;

@@ -8,10 +8,11 @@ back by `part.reset` if it does not fit.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
-from turnwire_protocol import Message, OutputTextDelta, TextPart, ValidationFailed
-from turnwire_server.orchestration.guards import BLOT
+from turnwire_protocol import Message, OutputTextDelta, TextPart, ToolCallPart, ValidationFailed
+from turnwire_server.orchestration.context import tool_result
+from turnwire_server.orchestration.guards import BLOT, Place
 from turnwire_server.orchestration.validation import misfit
 from turnwire_server.settings import Route
 
@@ -67,8 +68,10 @@ class Checks:
         return None
 
     def seen(self, message: Message, route: Route) -> Message:
-        """A user's message as the route's models may see it."""
-        if message.role != "user" or not self._guards.are_any(route.guards, "input"):
+        """A message as the route's models may see it: without what guards find in words of users and output of tools."""
+        if message.role != "user":
+            return self._without_finds_of_tools(message, route)
+        if not self._guards.are_any(route.guards, "input"):
             return message
         key = message.message_id, route.name
         if key not in self._seen:
@@ -76,6 +79,38 @@ class Checks:
             parts = [TextPart(text=BLOT if text is None else text) for text in texts]
             self._seen[key] = replace(message, parts=list(parts))
         return self._seen[key]
+
+    # --- tools ---------------------------------------------------------------------------------------------
+
+    def _without_finds_of_tools(self, answer: Message, route: Route) -> Message:
+        if not self._guards.are_any(route.guards, "tools"):
+            return answer
+        return replace(answer, parts=[self._harmless(part, route) for part in answer.parts])
+
+    def _harmless(self, part: Any, route: Route) -> Any:
+        if not isinstance(part, ToolCallPart) or part.state not in ("completed", "failed"):
+            return part
+        said = tool_result(part)
+        verdict = self._guards.judge(route.guards, "tools", said)
+        passed = BLOT if verdict.refused_by is not None else verdict.text
+        # As it was, unless something was found: an output that is no text stays one.
+        return part if passed == said else replace(part, state="completed", output=passed, error=None)
+
+    def tools(self, route: Route) -> None:
+        """Say what guards have found in what the step's tools returned. The models see it without."""
+        if not self._guards.are_any(route.guards, "tools"):
+            return
+        for part in self._writer.fold.partial.to_parts()[self._progress.part :]:
+            if isinstance(part, ToolCallPart) and part.state in ("completed", "failed"):
+                verdict = self._guards.judge(route.guards, "tools", tool_result(part))
+                if verdict.refused_by is not None:
+                    self._tell(
+                        "tools", Fault(f"a guard has refused what {part.name} returned", verdict.refused_by), "refuse"
+                    )
+                for name in verdict.blotted_by:
+                    self._tell(
+                        "tools", Fault(f"a guard has taken something out of what {part.name} returned", name), "redact"
+                    )
 
     # --- output --------------------------------------------------------------------------------------------
 
@@ -147,7 +182,7 @@ class Checks:
         progress.complaint, progress.rejected = fault.reason, fault.misfit[:_REJECTED_CHARS]
         return True
 
-    def instead(self, route: Route, fault: Fault, on: Literal["input", "output"] = "output") -> Draft:
+    def instead(self, route: Route, fault: Fault, on: Place = "output") -> Draft:
         """What stands in place of what is not passed on."""
         self._tell(on, fault, "refuse" if route.fallback is None else "fallback")
         if route.fallback is not None:
@@ -159,7 +194,7 @@ class Checks:
         text = f"the model's answer does not have the form that it has to have: {fault.reason}"
         return endings.failed("provider_error", text, retryable=True)
 
-    def _tell(self, on: Literal["input", "output"], fault: Fault, action: Any) -> None:
+    def _tell(self, on: Place, fault: Fault, action: Any) -> None:
         spec, step = self._spec, self._progress.step
         self._writer.event(
             ValidationFailed(

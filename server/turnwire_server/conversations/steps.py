@@ -219,6 +219,8 @@ class Answer:
         else:
             await self.calls.run()
         self._is_taken_over = False
+        await self._writer.flush()  # what the tools returned is looked at as it is in the log
+        self._checks.tools(self._route)
         self._next_step()
         return Outcome.DONE
 
@@ -383,8 +385,8 @@ class Answer:
         prompt = build_prompt(
             "\n\n".join(text for text in system if text) or None,
             [checks.seen(message, route) for message in self._history],
-            [checks.seen(self._spec.user_message(), route), *([answer] if answer is not None else [])],
-            steering={name: checks.seen(said, route) for name, said in self._steering.inputs.items()},
+            [checks.seen(said, route) for said in (self._spec.user_message(), answer) if said is not None],
+            steering={name: checks.seen(steered, route) for name, steered in self._steering.inputs.items()},
             data=data_of(shared, self._spec.context),
             max_tokens=tenant.get("max_context_tokens"),
             count=self._services.counter.estimate_prompt_tokens,

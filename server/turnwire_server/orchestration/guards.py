@@ -19,11 +19,16 @@ from turnwire_server.settings.faults import Fault
 
 logger = logging.getLogger(__name__)
 
+Place = Literal["input", "output", "tools"]
 Span = tuple[int, int]
 Look = Callable[[str], Iterable[Span]]
 """Where in a text something is that may not be there: begin and end, as Python counts characters."""
 
 BLOT = "[removed]"
+
+# Of what languages are told by: fewer letters tell nothing, and a smaller lead (log of a probability) may be chance.
+_LEAST_LETTERS = 20
+_SURE = 10.0
 
 _SECRETS = (
     r"\bsk-(?:[A-Za-z]+-)?[A-Za-z0-9_-]{20,}",  # OpenAI and those who took over its form
@@ -79,16 +84,17 @@ class Guards:
             try:
                 guards.append(Guard(guard.name, frozenset(guard.on), guard.action, _look_of(guard)))
             except (ImportError, AttributeError, TypeError) as error:
-                faults.append(Fault(f"guards.{index}.python", guard.python, f"cannot be used: {error}"))
+                key, value = ("python", guard.python) if guard.kind == "python" else ("kind", guard.kind)
+                faults.append(Fault(f"guards.{index}.{key}", value, f"cannot be used: {error}"))
         if faults:
             raise SettingsError(faults)
         return cls(guards)
 
-    def are_any(self, names: Sequence[str], on: Literal["input", "output"]) -> bool:
+    def are_any(self, names: Sequence[str], on: Place) -> bool:
         """Whether any of these looks there."""
         return any(on in self._guards[name].on for name in names)
 
-    def judge(self, names: Sequence[str], on: Literal["input", "output"], text: str) -> Verdict:
+    def judge(self, names: Sequence[str], on: Place, text: str) -> Verdict:
         """What these guards say of a text, one after the other."""
         blotted = []
         for name in names:
@@ -120,6 +126,8 @@ def _look_of(guard: GuardSettings) -> Look:
             return _finding(_INJECTION)
         case "pattern":
             return _finding(guard.patterns)
+        case "language":
+            return _foreign(guard.languages)
         case "python":
             module, _, name = (guard.python or "").partition(":")
             look = getattr(importlib.import_module(module), name)
@@ -132,6 +140,23 @@ def _look_of(guard: GuardSettings) -> Look:
 def _finding(patterns: Iterable[str]) -> Look:
     compiled = [re.compile(pattern, re.IGNORECASE) for pattern in patterns]
     return lambda text: [match.span() for pattern in compiled for match in pattern.finditer(text)]
+
+
+def _foreign(languages: Sequence[str]) -> Look:
+    # Imported here: the model takes a second and 70 MB, and few want it.
+    rank: Callable[[str], list[tuple[str, float]]] = importlib.import_module("py3langid").rank
+    known = {name for name, _ in rank("")}
+    if unknown := set(languages) - known:
+        raise TypeError(f"no such language: {', '.join(sorted(unknown))}")
+
+    def look(text: str) -> list[Span]:
+        if sum(map(str.isalpha, text)) < _LEAST_LETTERS:
+            return []
+        ranked = dict(rank(text))
+        wanted = max(ranked[name] for name in languages)
+        return [(0, len(text))] if max(ranked.values()) - wanted > _SURE else []
+
+    return look
 
 
 def _merged(spans: Iterable[Span], length: int) -> list[Span]:

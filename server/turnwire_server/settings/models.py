@@ -192,26 +192,35 @@ class GuardSettings(Section):
 
     name: Name
     """Name used by routes and in events."""
-    kind: Literal["length", "pattern", "secrets", "injection", "python"]
+    kind: Literal["length", "pattern", "secrets", "injection", "language", "python"]
     """What is looked for: a text longer than `max_chars`, one of `patterns`, keys and tokens as providers make them,
-    the usual beginnings of prompt injections (English; a sign, not a proof), or what the function `python` finds."""
-    on: Annotated[tuple[Literal["input", "output"], ...], Field(min_length=1)] = ("input", "output")
-    """Where it looks: at what the user says, at what the model answers. An answer that a guard looks at is shown when
-    it is complete, not while it is written."""
+    the usual beginnings of prompt injections (English; a sign, not a proof), a text in none of `languages`, or what the
+    function `python` finds."""
+    on: Annotated[tuple[Literal["input", "output", "tools"], ...], Field(min_length=1)] = ("input", "output")
+    """Where it looks: at what the user says, at what the model answers, at what tools return. An answer that a guard
+    looks at is shown when it is complete, not while it is written."""
     action: Literal["refuse", "redact"] = "refuse"
-    """`refuse`: the turn ends `message.incomplete` with reason `content_filter`. `redact`: what was found is blotted
-    out."""
+    """`refuse`: the turn ends `message.incomplete` with reason `content_filter`; of a tool's output the model sees
+    nothing. `redact`: what was found is blotted out."""
     max_chars: Count | None = None
     """Characters at most, of kind `length`."""
     patterns: Annotated[tuple[Pattern, ...], Field(max_length=1000)] = ()
     """Regular expressions (Python's, case does not matter), of kind `pattern`."""
+    languages: Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...], Field(max_length=100)] = ()
+    """Codes of ISO 639 (`en`, `de`), of kind `language`. A text of less than 20 letters, or that may well be in one of
+    them, passes. Needs the package's extra `language`, and some 70 MB."""
     python: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
     """`module:function`, of kind `python`: it is given the text and returns where (begin, end) something was found. It
     is called in the server's one thread and has to be quick; if it raises, the text is refused."""
 
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> Self:
-        for kind, key in (("length", "max_chars"), ("pattern", "patterns"), ("python", "python")):
+        for kind, key in (
+            ("length", "max_chars"),
+            ("pattern", "patterns"),
+            ("language", "languages"),
+            ("python", "python"),
+        ):
             if self.kind == kind and not getattr(self, key):
                 raise ValueError(f"must have {key}, being of kind {kind}")
             if self.kind != kind and getattr(self, key):

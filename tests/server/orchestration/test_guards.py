@@ -122,3 +122,19 @@ def test_a_plug_in_is_asked_and_one_that_fails_lets_nothing_pass(monkeypatch: py
 def test_a_guard_needs_what_its_kind_needs(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"must have|regular expression|at least 1"):
         GuardSettings(name="g", **fields)
+
+
+def test_languages_are_told_apart_where_there_is_enough_to_tell_them_by() -> None:
+    some = guards({"name": "g", "kind": "language", "languages": ["en", "de"]})
+
+    def refuses(text: str) -> bool:
+        return some.judge(["g"], "input", text).refused_by is not None
+
+    assert not refuses("This is a question about the weather of tomorrow.")
+    assert not refuses("Das ist eine Frage nach dem Wetter von morgen.")
+    assert refuses("¿Dónde está la biblioteca nacional de este país?")
+    assert refuses("Скажите, пожалуйста, где находится вокзал?")
+    assert not refuses("Gracias")
+    assert not refuses("42 + 7 = 49; 12.5 % " * 10)
+    with pytest.raises(SettingsError, match="no such language: xx"):
+        guards({"name": "g", "kind": "language", "languages": ["en", "xx"]})
