@@ -137,7 +137,7 @@ class StepFailed(RequestEvent):
 
 @dataclass(slots=True, kw_only=True)
 class ValidationFailed(RequestEvent):
-    """What the user has said (`on: "input"`), the model has answered or a tool has returned is not passed on as it is."""
+    """What the user has said (`on: "input"`), the model answered or a tool returned is not passed on as it is."""
 
     type: Literal["validation.failed"] = "validation.failed"
     step: int

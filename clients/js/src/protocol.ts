@@ -557,7 +557,7 @@ export interface StepFailed {
   next?: string;
 }
 /**
- * What the user has said (`on: "input"`), the model has answered or a tool has returned is not passed on as it is.
+ * What the user has said (`on: "input"`), the model answered or a tool returned is not passed on as it is.
  */
 export interface ValidationFailed {
   type: "validation.failed";

@@ -68,7 +68,7 @@ class Checks:
         return None
 
     def seen(self, message: Message, route: Route) -> Message:
-        """A message as the route's models may see it: without what guards find in words of users and output of tools."""
+        """A message as the route's models may see it, without what guards find in what users said or tools returned."""
         if message.role != "user":
             return self._without_finds_of_tools(message, route)
         if not self._guards.are_any(route.guards, "input"):
