@@ -25,6 +25,7 @@ from turnwire_protocol.model import (
     Member,
     Message,
     Presence,
+    PromptUsed,
     RequestState,
     Role,
     ServerInfo,
@@ -83,6 +84,7 @@ class MessageStarted(RequestEvent):
     message_id: str
     run: int = 1
     route: str | None = None
+    prompt: PromptUsed | None = None
 
 
 @dataclass(slots=True, kw_only=True)

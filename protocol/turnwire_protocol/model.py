@@ -88,6 +88,14 @@ class Steered:
 
 
 @dataclass(slots=True, kw_only=True)
+class PromptUsed:
+    """The version of a prompt that an answer was given with."""
+
+    name: str
+    version: int
+
+
+@dataclass(slots=True, kw_only=True)
 class Message:
     """One message of a conversation. `ordinal` is the place of its request in the conversation."""
 
@@ -101,6 +109,7 @@ class Message:
     parent_id: str | None = None
     ordinal: int | None = None
     steered: list[Steered] | None = None
+    prompt: PromptUsed | None = None
 
 
 @dataclass(slots=True, kw_only=True)

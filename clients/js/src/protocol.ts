@@ -203,6 +203,9 @@ export interface RequestCreate {
   context?: {
     [k: string]: unknown;
   } | null;
+  variables?: {
+    [k: string]: string;
+  } | null;
   segments?: Segments | null;
   since?: {
     epoch: string;
@@ -301,6 +304,9 @@ export interface RequestRegenerate {
   tools?: ClientTool[] | null;
   context?: {
     [k: string]: unknown;
+  } | null;
+  variables?: {
+    [k: string]: string;
   } | null;
   segments?: Segments | null;
   since?: {
@@ -412,6 +418,7 @@ export interface Message {
   parent_id?: string;
   ordinal?: number;
   steered?: Steered[];
+  prompt?: PromptUsed;
 }
 export interface TextPart {
   kind: "text";
@@ -455,6 +462,13 @@ export interface Steered {
   part: number;
   request_id: string;
 }
+/**
+ * The version of a prompt that an answer was given with.
+ */
+export interface PromptUsed {
+  name: string;
+  version: number;
+}
 export interface RequestQueued {
   type: "request.queued";
   conversation_id: string;
@@ -475,6 +489,7 @@ export interface MessageStarted {
   message_id: string;
   run: number;
   route?: string;
+  prompt?: PromptUsed;
 }
 export interface RetrievalStarted {
   type: "retrieval.started";

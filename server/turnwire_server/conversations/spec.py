@@ -16,12 +16,14 @@ from typing import Any, Literal, Self
 
 import orjson
 
-from turnwire_protocol import Message, RequestCreate, TextPart
+from turnwire_protocol import Message, PromptUsed, RequestCreate, TextPart
 from turnwire_server.archive.base import Billing
 from turnwire_server.auth import Principal
 from turnwire_server.eventlog.base import ConversationRef, Owned, RequestRef
 from turnwire_server.gateway.router import Caller
 from turnwire_server.settings import Tenant
+
+from .prompting import Prompted
 
 _FEATURE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
@@ -66,11 +68,21 @@ class TurnSpec:
     scopes: Sequence[str] = ()
     on_busy: OnBusyMode = "queue"
     target: str | None = None
+    prompt: Mapping[str, Any] | None = None
+    """Name and version of the prompt that ``tenant["system_prompt"]`` was made of."""
     ordinal: int = 0
     parent_id: str | None = None
 
     @classmethod
-    def create(cls, command: RequestCreate, principal: Principal, tenant: Tenant, route: str, now_ms: int) -> Self:
+    def create(
+        cls,
+        command: RequestCreate,
+        principal: Principal,
+        tenant: Tenant,
+        route: str,
+        now_ms: int,
+        prompt: Prompted,
+    ) -> Self:
         """The spec of a new request."""
         unique = uuid.uuid4().hex[:20]
         return cls(
@@ -86,7 +98,7 @@ class TurnSpec:
             route=route,
             on_disconnect=command.on_disconnect,
             tenant={
-                "system_prompt": tenant.system_prompt,
+                "system_prompt": prompt.text,
                 "max_context_tokens": tenant.max_context_tokens,
                 "max_output_tokens": tenant.max_output_tokens,
                 "features": list(tenant.features),
@@ -100,6 +112,7 @@ class TurnSpec:
             scopes=sorted(principal.scopes),
             on_busy=command.on_busy,
             target=command.target,
+            prompt=prompt.to_json(),
         )
 
     def to_json(self, command: RequestCreate) -> dict[str, Any]:
@@ -140,6 +153,10 @@ class TurnSpec:
         """The client's label for what it does here, if it has given one that can be one (SPEC section 4)."""
         label = (self.metadata or {}).get("feature")
         return label if isinstance(label, str) and _FEATURE.fullmatch(label) else None
+
+    def prompt_used(self) -> PromptUsed | None:
+        """The version of the prompt that it is answered with, as its answer has it."""
+        return None if self.prompt is None else PromptUsed(name=self.prompt["name"], version=self.prompt["version"])
 
     def user_message(self) -> Message:
         """The user's message as it is stored."""
