@@ -30,6 +30,7 @@ from turnwire_protocol.model import (
     Role,
     ServerInfo,
     Source,
+    StepContext,
     ToolWhere,
     UsageSource,
     Verdict,
@@ -116,6 +117,7 @@ class StepStarted(RequestEvent):
     deployment: str
     model: str
     run: int | None = None
+    context: StepContext | None = None
 
 
 @dataclass(slots=True, kw_only=True)

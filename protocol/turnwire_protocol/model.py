@@ -166,6 +166,29 @@ class Attempt:
     source: Literal["provider", "estimated"]
 
 
+@dataclass(slots=True, kw_only=True)
+class StepContext:
+    """What went into the prompt of a step, in tokens as the deployment's tokenizer counts them, and what did not.
+
+    `tokens` is the whole, of at most `budget` where there is one; `system` (with shared context, summary and memories),
+    `history` (turns before this one), `turn` and `tools` are its parts. `messages` are those of the history that are in
+    it, `left_out` those that were looked at and had no room, `compacted` the tool results that were shortened;
+    `summary` is the version of the summary in it, `memories` how many earlier messages were found again.
+    """
+
+    tokens: int
+    budget: int | None = None
+    system: int
+    history: int
+    turn: int
+    tools: int
+    messages: int
+    left_out: int
+    compacted: int | None = None
+    summary: int | None = None
+    memories: int | None = None
+
+
 FailureCode = Literal[
     "provider_auth",
     "provider_rate_limited",

@@ -542,6 +542,28 @@ export interface StepStarted {
   deployment: string;
   model: string;
   run?: number;
+  context?: StepContext;
+}
+/**
+ * What went into the prompt of a step, in tokens as the deployment's tokenizer counts them, and what did not.
+ *
+ * `tokens` is the whole, of at most `budget` where there is one; `system` (with shared context, summary and memories),
+ * `history` (turns before this one), `turn` and `tools` are its parts. `messages` are those of the history that are in
+ * it, `left_out` those that were looked at and had no room, `compacted` the tool results that were shortened;
+ * `summary` is the version of the summary in it, `memories` how many earlier messages were found again.
+ */
+export interface StepContext {
+  tokens: number;
+  budget?: number;
+  system: number;
+  history: number;
+  turn: number;
+  tools: number;
+  messages: number;
+  left_out: number;
+  compacted?: number;
+  summary?: number;
+  memories?: number;
 }
 export interface StepFailed {
   type: "step.failed";

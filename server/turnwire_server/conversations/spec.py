@@ -21,7 +21,7 @@ from turnwire_server.archive.base import Billing
 from turnwire_server.auth import Principal
 from turnwire_server.eventlog.base import ConversationRef, Owned, RequestRef
 from turnwire_server.gateway.router import Caller
-from turnwire_server.settings import Tenant
+from turnwire_server.settings import Deployment, Tenant
 
 from .prompting import Prompted
 
@@ -36,6 +36,17 @@ def limits_of(tenant: Tenant) -> dict[str, Any] | None:
     """The tenant's limits, as they are kept in JSON; None when it has none."""
     kept = {name: value for name in LIMITS if (value := getattr(tenant, name)) is not None}
     return {name: str(value) if isinstance(value, Decimal) else value for name, value in kept.items()} or None
+
+
+def prompt_budget(tenant: Mapping[str, Any], deployment: Deployment, output_tokens: int) -> int | None:
+    """Tokens that a prompt may have: of the tenant, and of the deployment with room for an answer; None when neither
+    says. ``output_tokens`` are expected of a tenant that has no limit for them."""
+    found = [most] if (most := tenant.get("max_context_tokens")) is not None else []
+    if deployment.context_tokens is not None:
+        expected: int = tenant.get("max_output_tokens") or output_tokens
+        # An answer may be allowed to be longer than the model can hold at all.
+        found.append(deployment.context_tokens - min(expected, deployment.context_tokens // 2))
+    return min(found, default=None)
 
 
 def fingerprint(user_id: str, conversation_id: str, command: RequestCreate) -> str:

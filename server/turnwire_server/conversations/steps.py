@@ -37,7 +37,8 @@ from turnwire_server.gateway.errors import ProviderError
 from turnwire_server.gateway.provider import Chunk, ChunkStream, ModelRequest, Reasoning, Text
 from turnwire_server.gateway.race import Runner, race
 from turnwire_server.gateway.router import Call, Walk
-from turnwire_server.orchestration.context import build_prompt, to_continue
+from turnwire_server.orchestration.context import Assembled, build_prompt, shortener
+from turnwire_server.orchestration.earlier import NOTHING
 from turnwire_server.orchestration.shared import data_of
 
 from . import endings
@@ -49,7 +50,7 @@ from .ledger import Ledger, OpenAttempt
 from .progress import Progress
 from .services import Services
 from .shared_context import ContextOfTurn
-from .spec import TurnSpec
+from .spec import TurnSpec, prompt_budget
 from .steering import Steering
 from .turn_tools import TurnTools
 from .writer import TurnWriter
@@ -74,6 +75,8 @@ class Answer:
         self.calls = Calls(services, spec, writer, progress, self._tools, run)
         self._steering = Steering(services, spec, writer)
         self.context = ContextOfTurn(services, spec)
+        self.earlier = NOTHING
+        """What stands for the turns that are not in the history that `run` is given."""
         self._attempting: anyio.CancelScope | None = None
         self._finish_reason = ""
         self._first_token = False
@@ -179,8 +182,10 @@ class Answer:
             if self._progress.step > 1 or self._continues:
                 await self._writer.flush()  # the prompt is made from the fold: it must hold what came before
             self._progress.continued = self._written() if self._continues else 0
-            prompt = self._prompt(history, await self.context.newest())
-            attempt = await self._attempts.begin(walk, call, prompt, self._offers(call))
+            tools = self._offers(call)
+            assembled = self._prompt(call, tools, history, await self.context.newest())
+            prompt = assembled.messages
+            attempt = await self._attempts.begin(walk, call, prompt, tools, assembled.used)
             self.calls.forget()
             self._finish_reason = ""
             with anyio.CancelScope() as self._attempting:
@@ -251,22 +256,28 @@ class Answer:
     def _offers(self, call: Call) -> list[dict[str, Any]]:
         return [tool.offer() for tool in self._tools.offer(call.provider)]
 
-    def _prompt(self, history: Sequence[Message], shared: Sequence[ContextEntry]) -> list[dict[str, Any]]:
-        tenant = self._spec.tenant
+    def _prompt(
+        self, call: Call, tools: list[dict[str, Any]], history: Sequence[Message], shared: Sequence[ContextEntry]
+    ) -> Assembled:
+        tenant, deployment, settings = self._spec.tenant, call.deployment, self._services.settings
+        counter = self._services.estimates.of(self._spec.tenant_id).counter(deployment)
         answer = self._writer.fold.message()
         # Of this step only what is to be continued: else what a failed attempt wrote has been, or is being, taken back.
         if answer is not None and not self._continues:
             answer.parts = answer.parts[: self._progress.part]
-        prompt = build_prompt(
+        return build_prompt(
             tenant.get("system_prompt"),
             history,
             [self._spec.user_message(), *([answer] if answer is not None else [])],
             steering=self._steering.inputs,
             data=data_of(shared, self._spec.context),
-            max_tokens=tenant.get("max_context_tokens"),
-            count=self._services.counter.estimate_prompt_tokens,
+            earlier=self.earlier,
+            max_tokens=prompt_budget(tenant, deployment, settings.limits.reserved_output_tokens),
+            tools_tokens=counter.estimate_tools_tokens(tools),
+            shorten=shortener(settings.context.tool_result_tokens, counter.count),
+            continues=self._continues,
+            count=counter.estimate_prompt_tokens,
         )
-        return to_continue(prompt) if self._continues else prompt
 
     def _take(self, attempt: Attempt, chunks: Sequence[Chunk]) -> bool:
         """What the model has said; whether there is room for more."""
