@@ -25,10 +25,12 @@ from turnwire_protocol.model import (
     Member,
     Message,
     Presence,
+    PromptUsed,
     RequestState,
     Role,
     ServerInfo,
     Source,
+    StepContext,
     ToolWhere,
     UsageSource,
     Verdict,
@@ -83,6 +85,7 @@ class MessageStarted(RequestEvent):
     message_id: str
     run: int = 1
     route: str | None = None
+    prompt: PromptUsed | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -123,6 +126,7 @@ class StepStarted(RequestEvent):
     deployment: str
     model: str
     run: int | None = None
+    context: StepContext | None = None
 
 
 @dataclass(slots=True, kw_only=True)

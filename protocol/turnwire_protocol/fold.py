@@ -22,6 +22,7 @@ from turnwire_protocol.model import (
     Message,
     MessageStatus,
     Presented,
+    PromptUsed,
     to_wire,
 )
 from turnwire_protocol.partial import PartialMessage
@@ -50,6 +51,7 @@ class RequestFold:
         "partial",
         "position",
         "presented",
+        "prompt",
         "request_id",
         "run",
         "state",
@@ -66,6 +68,7 @@ class RequestFold:
         self.run = 1
         self.position: int | None = None
         self.presented: Presented | None = None
+        self.prompt: PromptUsed | None = None
         self.message_id: str | None = None
         self.answer_id: str | None = None
         self.answer_created_at = 0
@@ -93,6 +96,7 @@ class RequestFold:
         if known.message is not None:
             fold.message_id = known.message.message_id
             fold.answer_created_at = known.message.created_at
+            fold.prompt = known.message.prompt
             fold.partial = PartialMessage(known.message.parts, known.message.steered or ())
         return fold
 
@@ -120,6 +124,7 @@ class RequestFold:
             parent_id=self.input.message_id,
             ordinal=self.input.ordinal,
             steered=list(self.partial.steered) or None,
+            prompt=self.prompt,
         )
 
     def to_active(self) -> ActiveRequest:
@@ -156,6 +161,7 @@ class RequestFold:
         self.position = None
         self.message_id = event.message_id
         self.run = event.run
+        self.prompt = event.prompt
         if not self.answer_created_at:
             self.answer_created_at = event.ts
 

@@ -24,7 +24,8 @@ class WireLimits:
     input_chars: int = 100_000
     # Bytes of one `metadata`, as JSON.
     metadata_bytes: int = 16_384
-    # Bytes of one JSON value that goes into a prompt: `context`, a key of the shared context, an approval's arguments.
+    # Bytes of one JSON value that goes into a prompt: `context`, `variables`, a key of the shared context, an
+    # approval's arguments.
     context_bytes: int = 65_536
     # Bytes of all `tools` of one request, as JSON.
     tools_bytes: int = 65_536

@@ -88,6 +88,14 @@ class Steered:
 
 
 @dataclass(slots=True, kw_only=True)
+class PromptUsed:
+    """The version of a prompt that an answer was given with."""
+
+    name: str
+    version: int
+
+
+@dataclass(slots=True, kw_only=True)
 class Message:
     """One message of a conversation. `ordinal` is the place of its request in the conversation."""
 
@@ -101,6 +109,7 @@ class Message:
     parent_id: str | None = None
     ordinal: int | None = None
     steered: list[Steered] | None = None
+    prompt: PromptUsed | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -155,6 +164,29 @@ class Attempt:
     cached_tokens: int
     cost_usd: str
     source: Literal["provider", "estimated"]
+
+
+@dataclass(slots=True, kw_only=True)
+class StepContext:
+    """What went into the prompt of a step, in tokens as the deployment's tokenizer counts them, and what did not.
+
+    `tokens` is the whole, of at most `budget` where there is one; `system` (with shared context, summary and memories),
+    `history` (turns before this one), `turn` and `tools` are its parts. `messages` are those of the history that are in
+    it, `left_out` those that were looked at and had no room, `compacted` the tool results that were shortened;
+    `summary` is the version of the summary in it, `memories` how many earlier messages were found again.
+    """
+
+    tokens: int
+    budget: int | None = None
+    system: int
+    history: int
+    turn: int
+    tools: int
+    messages: int
+    left_out: int
+    compacted: int | None = None
+    summary: int | None = None
+    memories: int | None = None
 
 
 FailureCode = Literal[

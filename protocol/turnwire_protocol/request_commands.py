@@ -25,7 +25,10 @@ from turnwire_protocol.model import TextPart
 
 TOOL_NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+VARIABLE_NAME_PATTERN = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
+_VARIABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 MAX_TOOLS = 64
+MAX_VARIABLES = 64
 MAX_APPROVAL_S = 604_800
 
 
@@ -101,6 +104,17 @@ def _unique_names(tools: list[ClientTool]) -> list[ClientTool]:
     return tools
 
 
+def _variable_names(variables: dict[str, str]) -> dict[str, str]:
+    if any(_VARIABLE_NAME.fullmatch(name) is None for name in variables):
+        raise expected("names of 1 to 64 characters of A-Z a-z 0-9 _, a letter first")
+    return variables
+
+
+Variables = Annotated[
+    dict[str, str],
+    Field(max_length=MAX_VARIABLES, json_schema_extra={"propertyNames": {"pattern": VARIABLE_NAME_PATTERN}}),
+    AfterValidator(_variable_names),
+]
 Tools = Annotated[list[ClientTool], Field(max_length=MAX_TOOLS), AfterValidator(_unique_names)]
 OnBusy = Literal["queue", "reject", "interrupt", "steer", "parallel"]
 
@@ -115,6 +129,7 @@ class NewRequest(BaseCommand):
     route: Annotated[str, text(128, least=1)] | None = None
     tools: Tools | None = None
     context: dict[str, Any] | None = None
+    variables: Variables | None = None
     segments: Segments | None = None
     since: Since | None = None
     metadata: dict[str, Any] | None = None

@@ -152,6 +152,7 @@ class Wire:
             case NewRequest():
                 yield "tools", _bytes(message.get("tools")), limits.tools_bytes
                 yield "context", _bytes(command.context), limits.context_bytes
+                yield "variables", _bytes(command.variables), limits.context_bytes
             case ToolApprove():
                 yield "arguments", _bytes(command.arguments), limits.context_bytes
             case PresenceSet():

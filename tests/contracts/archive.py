@@ -20,6 +20,7 @@ from turnwire_server.archive.base import Archive
 from .archive_cancels import Cancels, EarlyCancels
 from .archive_context import Contexts
 from .archive_conversations import Conversations, Members
+from .archive_prompts import Prompts
 from .archive_requests import Amending, Branches, Effects, Endings, Feedback, Fences, Parking, Requests
 from .archive_tenants import Audit, Tenants
 from .archive_usage import Spending, Sums
@@ -48,6 +49,7 @@ class ArchiveContract(
     Sums,
     Tenants,
     Audit,
+    Prompts,
 ):
     """Derive, and give the factory."""
 

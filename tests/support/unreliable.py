@@ -60,6 +60,7 @@ ARCHIVE_STEPS = frozenset(
         "add_feedback",
         "put_tenant",
         "add_audit",
+        "put_prompt",
     ]
 )
 ARCHIVE_LOOKS = frozenset(
@@ -81,6 +82,11 @@ ARCHIVE_LOOKS = frozenset(
         "tenant_versions",
         "audit",
         "usage_sums",
+        "prompt",
+        "prompts",
+        "prompt_revisions",
+        "prompt_version",
+        "prompt_versions",
     ]
 )
 

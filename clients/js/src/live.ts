@@ -10,6 +10,7 @@ export class Misfit extends Error {}
 export interface Live extends Omit<wire.ActiveRequest, "message"> {
   readonly parts: readonly Part[];
   readonly steered: readonly wire.Steered[];
+  readonly prompt?: wire.PromptUsed;
   /** When the answer began. */
   readonly answered_at?: number;
 }
@@ -20,11 +21,12 @@ export const fromActive = ({ message, ...active }: wire.ActiveRequest): Live => 
   answered_at: message?.created_at,
   parts: message?.parts ?? [],
   steered: message?.steered ?? [],
+  prompt: message?.prompt,
 });
 
 /** The answer so far; undefined before it has started. */
 export const answerOf = (
-  { message_id, request_id, parts, steered, input, answered_at }: Live,
+  { message_id, request_id, parts, steered, prompt, input, answered_at }: Live,
   status: wire.Message["status"] = "partial",
 ): wire.Message | undefined =>
   message_id === undefined
@@ -39,10 +41,11 @@ export const answerOf = (
         parent_id: input.message_id,
         ordinal: input.ordinal,
         steered: steered.length ? (steered as wire.Steered[]) : undefined,
+        prompt,
       };
 
 export const toActive = (live: Live): wire.ActiveRequest => {
-  const { parts, steered, answered_at, ...rest } = live;
+  const { parts, steered, prompt, answered_at, ...rest } = live;
   return { ...rest, message: answerOf(live) };
 };
 

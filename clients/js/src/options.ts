@@ -16,6 +16,8 @@ export interface SendOptions {
   route?: string;
   /** Data for the prompts of this turn alone. */
   context?: Record<string, unknown>;
+  /** What the tenant's prompt is to be filled in with. */
+  variables?: Record<string, string>;
   /** The text once more, in whole sentences or clauses. */
   segments?: wire.Segments;
   metadata?: Record<string, unknown>;

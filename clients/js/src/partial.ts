@@ -62,11 +62,12 @@ const quiet: Handler = () => undefined;
 /** Events of later versions are not here: they move the cursor and nothing else. */
 const HANDLERS: Record<string, Handler> = {
   "request.queued": (_, { position }) => ({ state: "queued", position }),
-  "message.started": (live, { message_id, run, ts }) => ({
+  "message.started": (live, { message_id, run, prompt, ts }) => ({
     state: "preparing",
     position: undefined,
     message_id,
     run,
+    prompt,
     answered_at: live.answered_at || ts,
   }),
   "step.started": (live, { run = live.run }) => ({ state: "preparing", position: undefined, run }),

@@ -205,6 +205,9 @@ export interface RequestCreate {
   context?: {
     [k: string]: unknown;
   } | null;
+  variables?: {
+    [k: string]: string;
+  } | null;
   segments?: Segments | null;
   since?: {
     epoch: string;
@@ -303,6 +306,9 @@ export interface RequestRegenerate {
   tools?: ClientTool[] | null;
   context?: {
     [k: string]: unknown;
+  } | null;
+  variables?: {
+    [k: string]: string;
   } | null;
   segments?: Segments | null;
   since?: {
@@ -414,6 +420,7 @@ export interface Message {
   parent_id?: string;
   ordinal?: number;
   steered?: Steered[];
+  prompt?: PromptUsed;
 }
 export interface TextPart {
   kind: "text";
@@ -457,6 +464,13 @@ export interface Steered {
   part: number;
   request_id: string;
 }
+/**
+ * The version of a prompt that an answer was given with.
+ */
+export interface PromptUsed {
+  name: string;
+  version: number;
+}
 export interface RequestQueued {
   type: "request.queued";
   conversation_id: string;
@@ -477,6 +491,7 @@ export interface MessageStarted {
   message_id: string;
   run: number;
   route?: string;
+  prompt?: PromptUsed;
 }
 /**
  * The route that the request takes from here on, when it was not known from the beginning.
@@ -542,6 +557,28 @@ export interface StepStarted {
   deployment: string;
   model: string;
   run?: number;
+  context?: StepContext;
+}
+/**
+ * What went into the prompt of a step, in tokens as the deployment's tokenizer counts them, and what did not.
+ *
+ * `tokens` is the whole, of at most `budget` where there is one; `system` (with shared context, summary and memories),
+ * `history` (turns before this one), `turn` and `tools` are its parts. `messages` are those of the history that are in
+ * it, `left_out` those that were looked at and had no room, `compacted` the tool results that were shortened;
+ * `summary` is the version of the summary in it, `memories` how many earlier messages were found again.
+ */
+export interface StepContext {
+  tokens: number;
+  budget?: number;
+  system: number;
+  history: number;
+  turn: number;
+  tools: number;
+  messages: number;
+  left_out: number;
+  compacted?: number;
+  summary?: number;
+  memories?: number;
 }
 export interface StepFailed {
   type: "step.failed";

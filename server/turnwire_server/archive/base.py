@@ -20,6 +20,7 @@ from typing import Any, Literal, Protocol
 
 from turnwire_protocol import Message
 
+from .prompts import PromptArchive
 from .sums import Dimension, UsageSum
 from .tenants import TenantArchive
 
@@ -150,8 +151,9 @@ class ConversationPage:
     next: str | None = None
 
 
-class Archive(TenantArchive, Protocol):
-    """Long-term records; those of tenants are in `tenants`. All calls raise `ArchiveUnavailable`."""
+class Archive(TenantArchive, PromptArchive, Protocol):
+    """Long-term records; those of tenants are in `tenants`, those of prompts in `prompts`. All calls raise
+    `ArchiveUnavailable`."""
 
     async def open(self) -> None:
         """Get ready; makes tables and indexes that are missing."""

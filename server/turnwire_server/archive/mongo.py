@@ -72,6 +72,14 @@ from .mongo_documents import (
     request_document,
     request_record,
 )
+from .mongo_prompts import (
+    prompt_record,
+    prompt_records,
+    prompt_revisions,
+    prompt_version,
+    prompt_versions,
+    put_prompt,
+)
 from .mongo_tenants import (
     UNTOLD,
     add_audit,
@@ -81,6 +89,7 @@ from .mongo_tenants import (
     tenant_records,
 )
 from .mongo_usage import spending, spent, summing, sums_of, usage_document, usage_row
+from .prompts import PromptKey, PromptRecord, PromptVersion
 from .sums import Dimension, UsageSum
 from .tenants import AuditEntry, AuditPage, TenantRecord, page_mark
 
@@ -142,6 +151,7 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
     ),
     "early_cancels": (_index("at"),),
     "tenants": (_index("tenant", only=UNTOLD),),
+    "prompts": (_index("tenant", "name"), _index("tenant", only=UNTOLD)),
     "audit": (_index("-at", "-op"), _index("tenant", "-at", "-op")),
 }
 """What look-ups go by besides `_id`. They begin with the tenant, but for those that the node's own sweeps go by."""
@@ -557,6 +567,35 @@ class MongoArchive:
         mark = page_mark(before)
         async with self._reading() as db:
             return await audit(db, tenant_id, limit, mark)
+
+    # --- prompts ---------------------------------------------------------------------------------------
+
+    async def prompt(self, tenant_id: str, name: str) -> PromptRecord | None:
+        async with self._reading() as db:
+            return prompt_record(await db["prompts"].find_one({"_id": identity(tenant_id, name)}))
+
+    async def prompts(self, tenant_id: str) -> Sequence[PromptRecord]:
+        async with self._reading() as db:
+            found = await db["prompts"].find({"tenant": tenant_id}).sort([("name", ASCENDING)]).to_list(None)
+        return prompt_records(found)
+
+    async def prompt_revisions(self, keys: Sequence[PromptKey]) -> Mapping[PromptKey, int]:
+        async with self._reading() as db:
+            return await prompt_revisions(db, keys)
+
+    async def prompt_version(self, tenant_id: str, name: str, version: int) -> PromptVersion | None:
+        async with self._reading() as db:
+            return await prompt_version(db, tenant_id, name, version)
+
+    async def prompt_versions(self, tenant_id: str, name: str) -> Sequence[PromptVersion]:
+        async with self._reading() as db:
+            return await prompt_versions(db, tenant_id, name)
+
+    async def put_prompt(
+        self, record: PromptRecord, *, entry: AuditEntry, new: PromptVersion | None = None
+    ) -> tuple[PromptRecord | None, bool]:
+        async with self._writing() as (db, writing):
+            return await put_prompt(writing, db, record, entry, new)
 
     # --- the rest --------------------------------------------------------------------------------------
 

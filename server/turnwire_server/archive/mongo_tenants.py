@@ -21,6 +21,8 @@ T = TypeVar("T")
 # One that changes, one that looks what has become of it, and some for others who come in between.
 _TRIES = 5
 UNTOLD: Document = {"untold": {"$exists": True}}
+WITH_ENTRIES = ("tenants", "prompts")
+"""Collections whose documents may have entries that are untold."""
 
 
 class Writing(Protocol):
@@ -42,9 +44,8 @@ async def put_tenant(
     entry: AuditEntry,
 ) -> tuple[TenantRecord | None, bool]:
     """See `TenantArchive.put_tenant`."""
-    tenants, key = db["tenants"], {"_id": identity(tenant_id)}
+    key = {"_id": identity(tenant_id)}
     blank = {"tenant": tenant_id, "version": 0, "settings": None, "changed_at": entry.at, "changed_by": entry.actor}
-    await writing.upsert(tenants, key, {"$setOnInsert": blank})
     change = {
         "version": replaces + 1,
         "settings": None if settings is None else orjson.dumps(settings),
@@ -52,24 +53,45 @@ async def put_tenant(
         "changed_by": entry.actor,
         "untold": entry_document(entry),
     }
+    stands, done = await put_with_entry(
+        writing, db, db["tenants"], key, blank, {"$set": change}, replaces=replaces, op=entry.op
+    )
+    return tenant_record(stands), done
+
+
+async def put_with_entry(
+    writing: Writing,
+    db: Any,
+    collection: Any,
+    key: Document,
+    blank: Document,
+    change: Document,
+    *,
+    replaces: int,
+    op: str,
+) -> tuple[Document | None, bool]:
+    """Make a change, which has an entry for the audit log ``untold`` in it, of the document whose ``version`` is
+    ``replaces``. ``blank`` is what stands, as version 0, before the first. Returns what stands, and whether it was
+    done."""
+    await writing.upsert(collection, key, {"$setOnInsert": blank})
     for _ in range(_TRIES):
-        stands = await tenants.find_one(key, session=writing.session)
+        stands = await collection.find_one(key, session=writing.session)
         if stands is not None and "untold" in stands:
-            await _tell(writing, db, key, stands["untold"])
-        if await db["audit"].find_one({"_id": entry.op}, {"_id": True}, session=writing.session) is not None:
-            return tenant_record(stands), True
+            await _tell(writing, db, collection, key, stands["untold"])
+        if await db["audit"].find_one({"_id": op}, {"_id": True}, session=writing.session) is not None:
+            return stands, True
         if stands is None or stands["version"] != replaces:
-            return tenant_record(stands), False
+            return stands, False
         # The entry of the version that is replaced has just been told.
         replacing = {**key, "version": replaces}
-        await writing.do(tenants.update_one(replacing, {"$set": change}, session=writing.session))
-    raise ArchiveUnavailable("a tenant is changed by others again and again")
+        await writing.do(collection.update_one(replacing, change, session=writing.session))
+    raise ArchiveUnavailable("a document is changed by others again and again")
 
 
-async def _tell(writing: Writing, db: Any, key: Document, untold: Document) -> None:
+async def _tell(writing: Writing, db: Any, collection: Any, key: Document, untold: Document) -> None:
     await writing.upsert(db["audit"], {"_id": untold["op"]}, {"$setOnInsert": untold})
     told = {**key, "untold.op": untold["op"]}
-    await writing.do(db["tenants"].update_one(told, {"$unset": {"untold": ""}}, session=writing.session))
+    await writing.do(collection.update_one(told, {"$unset": {"untold": ""}}, session=writing.session))
 
 
 async def add_audit(writing: Writing, log: Any, entry: AuditEntry) -> AuditEntry:
@@ -83,7 +105,11 @@ async def audit(db: Any, tenant_id: str | None, limit: int, before: tuple[int, s
     """See `TenantArchive.audit`."""
     theirs: Document = {} if tenant_id is None else {"tenant": tenant_id}
     # First what is untold: an entry that is told in between is then found twice rather than not at all.
-    untold = await db["tenants"].find({**UNTOLD, **theirs}, {"untold": True}).to_list(None)
+    untold = [
+        document
+        for name in WITH_ENTRIES
+        for document in await db[name].find({**UNTOLD, **theirs}, {"untold": True}).to_list(None)
+    ]
     older: Document = {}
     if before is not None:
         at, op = before

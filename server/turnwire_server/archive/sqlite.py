@@ -18,7 +18,7 @@ import orjson
 from turnwire_protocol import Message, message_from_wire, to_wire
 from turnwire_server.sqlite import Database, DatabaseUnavailable
 
-from . import sqlite_context, sqlite_tenants, sqlite_usage
+from . import sqlite_context, sqlite_prompts, sqlite_tenants, sqlite_usage
 from .base import (
     ENDINGS_OF_CANCELLED,
     ArchiveUnavailable,
@@ -31,6 +31,7 @@ from .base import (
     Role,
     UsageRow,
 )
+from .prompts import PromptKey, PromptRecord, PromptVersion
 from .sums import Dimension, UsageSum
 from .tenants import AuditEntry, AuditPage, TenantRecord, page_mark
 
@@ -92,6 +93,7 @@ SCHEMA = (
     *sqlite_context.SCHEMA,
     *sqlite_usage.SCHEMA,
     *sqlite_tenants.SCHEMA,
+    *sqlite_prompts.SCHEMA,
 )
 
 _VISIBLE = """FROM conversations c LEFT JOIN members m
@@ -517,6 +519,28 @@ class SqliteArchive:
     async def audit(self, tenant_id: str | None = None, *, limit: int, before: str | None = None) -> AuditPage:
         mark = page_mark(before)
         return await self._read(lambda db: sqlite_tenants.audit(db, tenant_id, limit, mark))
+
+    # --- prompts ---------------------------------------------------------------------------------------
+
+    async def prompt(self, tenant_id: str, name: str) -> PromptRecord | None:
+        return await self._read(lambda db: sqlite_prompts.prompt(db, tenant_id, name))
+
+    async def prompts(self, tenant_id: str) -> Sequence[PromptRecord]:
+        return await self._read(lambda db: sqlite_prompts.prompts(db, tenant_id))
+
+    async def prompt_revisions(self, keys: Sequence[PromptKey]) -> Mapping[PromptKey, int]:
+        return await self._read(lambda db: sqlite_prompts.prompt_revisions(db, keys))
+
+    async def prompt_version(self, tenant_id: str, name: str, version: int) -> PromptVersion | None:
+        return await self._read(lambda db: sqlite_prompts.prompt_version(db, tenant_id, name, version))
+
+    async def prompt_versions(self, tenant_id: str, name: str) -> Sequence[PromptVersion]:
+        return await self._read(lambda db: sqlite_prompts.prompt_versions(db, tenant_id, name))
+
+    async def put_prompt(
+        self, record: PromptRecord, *, entry: AuditEntry, new: PromptVersion | None = None
+    ) -> tuple[PromptRecord | None, bool]:
+        return await self._write(lambda db: sqlite_prompts.put_prompt(db, record, entry, new))
 
     # --- the rest --------------------------------------------------------------------------------------
 

@@ -6,12 +6,14 @@ import getpass
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
+import orjson
 
-from turnwire_server.archive import sqlite_tenants
+from turnwire_server.archive import sqlite_prompts, sqlite_tenants
 from turnwire_server.archive.base import Archive, ArchiveUnavailable
 from turnwire_server.archive.mongo import MongoArchive
 from turnwire_server.archive.sqlite import SqliteArchive
@@ -56,7 +58,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Archive]:
     else:
         database = Database(settings.server.data_dir)
         try:
-            await database.open(sqlite_tenants.SCHEMA, alone=False)
+            await database.open([*sqlite_tenants.SCHEMA, *sqlite_prompts.SCHEMA], alone=False)
             yield SqliteArchive(database)
         finally:
             await database.aclose()
@@ -68,3 +70,13 @@ def person() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container may know its user by number only
         return f"uid {os.getuid()}"
+
+
+def as_json(value: Any) -> str:
+    """For programs to read."""
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+
+
+def when(at_ms: int) -> str:
+    """A time for people to read; in milliseconds since the Unix epoch."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(sep=" ", timespec="seconds").replace("+00:00", "Z")

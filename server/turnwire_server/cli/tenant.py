@@ -13,7 +13,6 @@ import tomllib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -25,7 +24,7 @@ from rich.table import Table
 
 from turnwire_server.archive.base import Archive
 from turnwire_server.archive.tenants import AuditEntry, TenantRecord
-from turnwire_server.cli.archive import Shape, person, with_archive
+from turnwire_server.cli.archive import Shape, as_json, person, when, with_archive
 from turnwire_server.cli.common import ConfigOption, fail, read_settings
 from turnwire_server.settings import Settings, SettingsError, Tenant
 from turnwire_server.settings.tenants import stored_tenant, tenant_from
@@ -105,11 +104,11 @@ def show(name: NameArgument, shape: ShapeOption = Shape.TABLE, config: ConfigOpt
     if found is None:
         fail(f"tenant {name} is neither in the configuration file nor in the archive; it is {_unnamed(settings, name)}")
     if shape is Shape.JSON:
-        typer.echo(_json(found))
+        typer.echo(as_json(found))
         return
     table = Table(box=None, show_header=False)
     for key, value in {**{key: found[key] for key in found if key != "settings"}, **found["settings"]}.items():
-        table.add_row(key, escape(_when(value) if key == "changed_at" else _text(value)))
+        table.add_row(key, escape(when(value) if key == "changed_at" else _text(value)))
     Console(highlight=False).print(table)
 
 
@@ -121,12 +120,12 @@ def list_(shape: ShapeOption = Shape.TABLE, config: ConfigOption = None) -> None
     described = (_described(settings, name, records.get(name)) for name in sorted({*settings.tenants, *records}))
     found = [one for one in described if one is not None]
     if shape is Shape.JSON:
-        typer.echo(_json(found))
+        typer.echo(as_json(found))
         return
     table = Table("tenant", "from", "version", "changed", "by", "set", box=None, header_style="dim")
     for one in found:
         said = ", ".join([*one["settings"], *(["NOT USABLE"] if "faults" in one else [])])
-        changed = _when(one["changed_at"]) if "changed_at" in one else ""
+        changed = when(one["changed_at"]) if "changed_at" in one else ""
         shown = (one["tenant_id"], one["source"], str(one.get("version", "")), changed, one.get("changed_by", ""), said)
         table.add_row(*map(escape, shown))
     Console(highlight=False).print(table)
@@ -271,13 +270,5 @@ def _unnamed(settings: Settings, name: str) -> str:
     return "refused" if default is None or default.suspended else "served as [tenants.default]"
 
 
-def _json(value: Any) -> str:
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
-
-
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
-
-
-def _when(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(sep=" ", timespec="seconds").replace("+00:00", "Z")

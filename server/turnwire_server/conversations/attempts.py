@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from turnwire_protocol import StepFailed, StepStarted
+from turnwire_protocol import StepContext, StepFailed, StepStarted
 from turnwire_server.gateway.errors import ProviderError
 from turnwire_server.gateway.router import Call, Walk
 from turnwire_server.gateway.usage import Outcome
@@ -51,12 +51,21 @@ class Attempts:
         self._open: list[Attempt] = []
 
     async def begin(
-        self, walk: Walk, call: Call, prompt: Sequence[dict[str, Any]], tools: list[dict[str, Any]]
+        self,
+        walk: Walk,
+        call: Call,
+        prompt: Sequence[dict[str, Any]],
+        tools: list[dict[str, Any]],
+        context: StepContext | None = None,
     ) -> Attempt:
-        """It is in the log; now make the call. `end` it in any case, or `leave` all that are open."""
+        """It is in the log; now make the call. `end` it in any case, or `leave` all that are open.
+
+        ``context`` is what the prompt has in it, as counted for this deployment.
+        """
         progress, deployment = self._progress, call.deployment
         progress.attempt += 1
-        entry = self._ledger.begin(progress.step, progress.attempt, deployment, prompt, tools)
+        counted = None if context is None else context.tokens
+        entry = self._ledger.begin(progress.step, progress.attempt, deployment, prompt, tools, counted)
         attempt = Attempt(progress.attempt, walk, call, tools, entry, self._services.clock())
         self._open.append(attempt)
         self._writer.event(
@@ -67,6 +76,7 @@ class Attempts:
                 deployment=deployment.name,
                 model=deployment.model,
                 run=self._run if self._run > 1 else None,
+                context=context,
             ),
             checkpoint=True,
         )

@@ -59,9 +59,12 @@ class Ledger:
         deployment: Deployment,
         prompt: Sequence[dict[str, Any]],
         tools: Sequence[dict[str, Any]] = (),
+        counted: int | None = None,
     ) -> OpenAttempt:
-        """An attempt is about to be made."""
-        opened = OpenAttempt(step, attempt, deployment, self._estimates.count_prompt(deployment, prompt, tools))
+        """An attempt is about to be made. ``counted`` are its prompt's tokens, where they have been counted."""
+        if counted is None:
+            counted = self._estimates.count_prompt(deployment, prompt, tools)
+        opened = OpenAttempt(step, attempt, deployment, counted)
         self._open.append(opened)
         return opened
 

@@ -94,7 +94,7 @@ def _lost_ledger(services: Services, owned: Owned) -> Ledger:
     spec = TurnSpec.from_owned(owned)
     deployment = services.router.first(spec.route, spec.caller())
     ledger = Ledger(services.estimates.of(spec.tenant_id))
-    prompt = build_prompt(None, [], [spec.user_message()], count=services.counter.estimate_prompt_tokens)
+    prompt = build_prompt(None, [], [spec.user_message()], count=services.counter.estimate_prompt_tokens).messages
     ledger.close(ledger.begin(1, 1, deployment, prompt), "node_lost")
     return ledger
 

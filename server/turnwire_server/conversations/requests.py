@@ -55,6 +55,7 @@ from turnwire_server.eventlog.base import (
 )
 from turnwire_server.gateway.router import Caller
 from turnwire_server.settings import Tenant
+from turnwire_server.settings.tree import DEFAULT_TENANT
 from turnwire_server.tools.schema import UnusableSchema
 
 from . import endings
@@ -63,6 +64,7 @@ from .hub import ConversationHub
 from .opening import created_event, ensure_archived, kept_cancel, request_record
 from .patience import see_through, until_answered
 from .presented import Place
+from .prompting import Asked, Prompted, prompted
 from .quotas import Account
 from .roles import acts_by_scope, allows, require, role_of, taken
 from .spec import TurnSpec, fingerprint
@@ -230,7 +232,8 @@ class Requests:
             try:
                 record, (route, candidates) = await self._allowed(principal, tenant, command)
                 now_ms = self._services.now_ms()
-                new = TurnSpec.create(command, principal, tenant, route, now_ms, candidates=candidates)
+                prompt = await self._prompted(principal, tenant, command, route, now_ms)
+                new = TurnSpec.create(command, principal, tenant, route, now_ms, prompt, candidates=candidates)
                 account = await self._services.quotas.reserve(new)
                 spec = new
                 claimed = await self._claim(principal, record, spec, command, op)
@@ -322,6 +325,13 @@ class Requests:
         if command.target is not None:
             await self._check_target(record, command.target)
         return record, route
+
+    async def _prompted(
+        self, principal: Principal, tenant: Tenant, command: RequestCreate, route: str, now_ms: int
+    ) -> Prompted:
+        is_default = tenant is self._services.settings.tenants.get(DEFAULT_TENANT)
+        asked = Asked(principal, command.conversation_id, route, command.variables, now_ms)
+        return await prompted(self._services.tenants.prompts, tenant, asked, is_default=is_default)
 
     async def _claim(
         self, principal: Principal, record: ConversationRecord, spec: TurnSpec, command: RequestCreate, op: str

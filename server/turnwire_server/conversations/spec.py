@@ -16,12 +16,14 @@ from typing import Any, Literal, Self
 
 import orjson
 
-from turnwire_protocol import Message, RequestCreate, TextPart
+from turnwire_protocol import Message, PromptUsed, RequestCreate, TextPart
 from turnwire_server.archive.base import Billing
 from turnwire_server.auth import Principal
 from turnwire_server.eventlog.base import ConversationRef, Owned, RequestRef
 from turnwire_server.gateway.router import Caller
-from turnwire_server.settings import Tenant
+from turnwire_server.settings import Deployment, Tenant
+
+from .prompting import Prompted
 
 _FEATURE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
@@ -34,6 +36,17 @@ def limits_of(tenant: Tenant) -> dict[str, Any] | None:
     """The tenant's limits, as they are kept in JSON; None when it has none."""
     kept = {name: value for name in LIMITS if (value := getattr(tenant, name)) is not None}
     return {name: str(value) if isinstance(value, Decimal) else value for name, value in kept.items()} or None
+
+
+def prompt_budget(tenant: Mapping[str, Any], deployment: Deployment, output_tokens: int) -> int | None:
+    """Tokens that a prompt may have: of the tenant, and of the deployment with room for an answer; None when neither
+    says. ``output_tokens`` are expected of a tenant that has no limit for them."""
+    found = [most] if (most := tenant.get("max_context_tokens")) is not None else []
+    if deployment.context_tokens is not None:
+        expected: int = tenant.get("max_output_tokens") or output_tokens
+        # An answer may be allowed to be longer than the model can hold at all.
+        found.append(deployment.context_tokens - min(expected, deployment.context_tokens // 2))
+    return min(found, default=None)
 
 
 def fingerprint(user_id: str, conversation_id: str, command: RequestCreate) -> str:
@@ -70,6 +83,8 @@ class TurnSpec:
     """The route whose model chooses."""
     on_busy: OnBusyMode = "queue"
     target: str | None = None
+    prompt: Mapping[str, Any] | None = None
+    """Name and version of the prompt that ``tenant["system_prompt"]`` was made of."""
     ordinal: int = 0
     parent_id: str | None = None
 
@@ -81,6 +96,7 @@ class TurnSpec:
         tenant: Tenant,
         route: str,
         now_ms: int,
+        prompt: Prompted,
         *,
         candidates: Sequence[str] = (),
     ) -> Self:
@@ -99,7 +115,7 @@ class TurnSpec:
             route=route,
             on_disconnect=command.on_disconnect,
             tenant={
-                "system_prompt": tenant.system_prompt,
+                "system_prompt": prompt.text,
                 "max_context_tokens": tenant.max_context_tokens,
                 "max_output_tokens": tenant.max_output_tokens,
                 "features": list(tenant.features),
@@ -115,6 +131,7 @@ class TurnSpec:
             classifier=tenant.classifier if candidates else None,
             on_busy=command.on_busy,
             target=command.target,
+            prompt=prompt.to_json(),
         )
 
     def to_json(self, command: RequestCreate) -> dict[str, Any]:
@@ -155,6 +172,10 @@ class TurnSpec:
         """The client's label for what it does here, if it has given one that can be one (SPEC section 4)."""
         label = (self.metadata or {}).get("feature")
         return label if isinstance(label, str) and _FEATURE.fullmatch(label) else None
+
+    def prompt_used(self) -> PromptUsed | None:
+        """The version of the prompt that it is answered with, as its answer has it."""
+        return None if self.prompt is None else PromptUsed(name=self.prompt["name"], version=self.prompt["version"])
 
     def user_message(self) -> Message:
         """The user's message as it is stored."""

@@ -39,7 +39,8 @@ from turnwire_server.gateway.provider import Chunk, ChunkStream, ModelRequest, R
 from turnwire_server.gateway.race import Runner, race
 from turnwire_server.gateway.router import Call, UnknownRoute, Walk
 from turnwire_server.orchestration import classify
-from turnwire_server.orchestration.context import build_prompt, to_continue
+from turnwire_server.orchestration.context import Assembled, ChatMessage, build_prompt, shortener, to_continue
+from turnwire_server.orchestration.earlier import NOTHING
 from turnwire_server.orchestration.pipeline import Outcome, Stage, follow, resumed
 from turnwire_server.orchestration.shared import data_of
 from turnwire_server.orchestration.validation import instruction, to_repair
@@ -55,7 +56,7 @@ from .ledger import Ledger, OpenAttempt
 from .progress import Progress
 from .services import Services
 from .shared_context import ContextOfTurn
-from .spec import TurnSpec
+from .spec import TurnSpec, prompt_budget
 from .steering import Steering
 from .turn_tools import TurnTools
 from .writer import TurnWriter
@@ -80,6 +81,8 @@ class Answer:
         self.calls = Calls(services, spec, writer, progress, self._tools, run)
         self._steering = Steering(services, spec, writer)
         self.context = ContextOfTurn(services, spec)
+        self.earlier = NOTHING
+        """What stands for the turns that are not in the history that `run` is given."""
         self._attempting: anyio.CancelScope | None = None
         self._finish_reason = ""
         self._first_token = False
@@ -299,8 +302,10 @@ class Answer:
             if self._progress.step > 1 or self._continues:
                 await self._writer.flush()  # the prompt is made from the fold: it must hold what came before
             self._progress.continued = self._written() if self._continues else 0
-            prompt = self._prompt(call, await self.context.newest())
-            attempt = await self._attempts.begin(walk, call, prompt, self._offers(call))
+            tools = self._offers(call)
+            assembled = self._prompt(call, tools, await self.context.newest())
+            prompt = assembled.messages
+            attempt = await self._attempts.begin(walk, call, prompt, tools, assembled.used)
             self._checks.begin(walk.route)
             self.calls.forget()
             self._finish_reason = ""
@@ -373,28 +378,40 @@ class Answer:
     def _offers(self, call: Call) -> list[dict[str, Any]]:
         return [tool.offer() for tool in self._tools.offer(call.provider, self._route.tools)]
 
-    def _prompt(self, call: Call, shared: Sequence[ContextEntry]) -> list[dict[str, Any]]:
-        tenant, route, checks = self._spec.tenant, self._route, self._checks
+    def _prompt(self, call: Call, tools: list[dict[str, Any]], shared: Sequence[ContextEntry]) -> Assembled:
+        tenant, deployment, settings = self._spec.tenant, call.deployment, self._services.settings
+        route, checks = self._route, self._checks
+        counter = self._services.estimates.of(self._spec.tenant_id).counter(deployment)
         system = [tenant.get("system_prompt")]
-        if route.output_schema is not None and not call.deployment.structured_output:
+        if route.output_schema is not None and not deployment.structured_output:
             system.append(instruction(route.output_schema))
         answer = self._writer.fold.message()
         # Of this step only what is to be continued: else what a failed attempt wrote has been, or is being, taken back.
         if answer is not None and not self._continues:
             answer.parts = answer.parts[: self._progress.part]
-        prompt = build_prompt(
+        return build_prompt(
             "\n\n".join(text for text in system if text) or None,
             [checks.seen(message, route) for message in self._history],
             [checks.seen(said, route) for said in (self._spec.user_message(), answer) if said is not None],
             steering={name: checks.seen(steered, route) for name, steered in self._steering.inputs.items()},
             data=data_of(shared, self._spec.context),
-            max_tokens=tenant.get("max_context_tokens"),
-            count=self._services.counter.estimate_prompt_tokens,
+            earlier=self.earlier,
+            max_tokens=prompt_budget(tenant, deployment, settings.limits.reserved_output_tokens),
+            tools_tokens=counter.estimate_tools_tokens(tools),
+            shorten=shortener(settings.context.tool_result_tokens, counter.count),
+            goes_on=self._goes_on,
+            count=counter.estimate_prompt_tokens,
         )
-        if self._continues:
-            return to_continue(prompt)
+
+    @property
+    def _goes_on(self) -> Callable[[Sequence[ChatMessage]], list[ChatMessage]] | None:
+        """What the turn's own messages end with, where the model is asked for more than an answer to them."""
         progress = self._progress
-        return to_repair(prompt, progress.rejected, progress.complaint) if progress.complaint else prompt
+        if self._continues:
+            return to_continue
+        if progress.complaint:
+            return partial(to_repair, rejected=progress.rejected, reason=progress.complaint)
+        return None
 
     def _take(self, attempt: Attempt, chunks: Sequence[Chunk]) -> bool:
         """What the model has said; whether there is room for more."""

@@ -325,7 +325,11 @@ class Turn:
             if self._fold.message_id is None:
                 self._writer.event(
                     MessageStarted(
-                        **self._head, message_id=self.spec.answer_id, run=self.owned.run, route=self.spec.route
+                        **self._head,
+                        message_id=self.spec.answer_id,
+                        run=self.owned.run,
+                        route=self.spec.route,
+                        prompt=self.spec.prompt_used(),
                     )
                 )
             answer = Answer(self._services, self.spec, self._writer, self._ledger, self._progress, self.owned.run)

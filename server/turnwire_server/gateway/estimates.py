@@ -182,7 +182,7 @@ class Estimates:
         self, deployment: Deployment, messages: Iterable[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()
     ) -> int:
         """As the deployment's tokenizer has it; `prompt` makes an estimate of it, `learn` wants it back."""
-        return self._counter(deployment).estimate_prompt_tokens(messages, tools)
+        return self.counter(deployment).estimate_prompt_tokens(messages, tools)
 
     def prompt(self, deployment: Deployment, counted: int) -> int:
         """Input tokens of a prompt that was counted as so many."""
@@ -193,7 +193,7 @@ class Estimates:
         if not pieces:
             return 0
         way, measure = self._of(deployment).best(_AS_SENT if as_sent else _OF_ANY_TEXT)
-        return _rounded(measure.foretell(way(pieces, self._counter(deployment))))
+        return _rounded(measure.foretell(way(pieces, self.counter(deployment))))
 
     def learn(self, deployment: Deployment, prompt: int, pieces: Pieces | None, usage: Usage) -> None:
         """The provider's figures of an attempt that it has completed: of a prompt that was counted as ``prompt``, and
@@ -201,13 +201,14 @@ class Estimates:
         learned = self._of(deployment)
         if _is_plausible(prompt, usage.input_tokens):
             learned.prompt.learn(Count(prompt), usage.input_tokens)
-        counter, tokens = self._counter(deployment), usage.output_tokens
+        counter, tokens = self.counter(deployment), usage.output_tokens
         counts = {way: way(pieces, counter) for way in _AS_SENT} if pieces else {}
         if counts and _is_plausible(counts[_in_tokens].counted, tokens):
             for (way, _end), measure in learned.answer.items():
                 measure.learn(counts[way], tokens)
 
-    def _counter(self, deployment: Deployment) -> TokenCounter:
+    def counter(self, deployment: Deployment) -> TokenCounter:
+        """Counts as the deployment's tokenizer does."""
         return self._counters.get(deployment.tokenizer, self._default)
 
     def _of(self, deployment: Deployment) -> _Learned:

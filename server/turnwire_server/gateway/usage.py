@@ -74,9 +74,11 @@ class TokenCounter:
         tokens = MESSAGE_TOKENS
         for message in messages:
             tokens += MESSAGE_TOKENS + sum(self.count(text) for text in _texts_of(message))
-        if tools:
-            tokens += self.count(orjson.dumps(list(tools)).decode())
-        return tokens
+        return tokens + self.estimate_tools_tokens(tools)
+
+    def estimate_tools_tokens(self, tools: Sequence[dict[str, Any]]) -> int:
+        """Tokens of what a model is offered."""
+        return self.count(orjson.dumps(list(tools)).decode()) if tools else 0
 
 
 def _texts_of(message: dict[str, Any]) -> Iterable[str]:

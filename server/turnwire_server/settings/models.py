@@ -233,6 +233,9 @@ class Tenant(Section):
 
     system_prompt: Annotated[str, Field(max_length=200_000)] | None = None
     """Text that stands before every conversation of the tenant."""
+    prompt: Name | None = None
+    """Name of a prompt of the registry (`turnwire prompt`) that stands there instead of `system_prompt`, by version and
+    with variables."""
     route: Name | None = None
     """Name of the tenant's route; absent: the first."""
     routes: tuple[Name, ...] | None = None
@@ -270,3 +273,9 @@ class Tenant(Section):
     suspended: bool = False
     """Refuses the tenant: its connections are closed with 4503, and its running turns end before their next model
     call."""
+
+    @model_validator(mode="after")
+    def _has_one_prompt(self) -> Self:
+        if self.prompt is not None and self.system_prompt is not None:
+            raise ValueError("must have at most one of system_prompt and prompt")
+        return self

@@ -17,6 +17,7 @@ import annotated_types
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from turnwire_server.settings.context import ContextSettings
 from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, GuardSettings, Route, Tenant, Weight
 from turnwire_server.settings.section import ID_PATTERN, MOST_BYTES, MOST_COUNT, MOST_S, Section
@@ -28,6 +29,7 @@ TABLES: dict[str, type[Section]] = {
     "storage": StorageSettings,
     "auth": AuthSettings,
     "limits": Limits,
+    "context": ContextSettings,
     "alerts": AlertSettings,
     "deployments": Deployment,
     "routes": Route,

@@ -7,6 +7,7 @@ take `true` for 1. This module knows no key of its own; the tables are in `table
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, get_args
 from urllib.parse import urlsplit
 
@@ -21,6 +22,14 @@ from pydantic import (
 
 ID_PATTERN = r"^[A-Za-z0-9_.:-]{1,64}$"
 """The id alphabet of the wire protocol (SPEC section 1), also used for names in the configuration."""
+
+_NAME = re.compile(ID_PATTERN)
+
+
+def is_name(value: str) -> bool:
+    """Whether it may be a name in the configuration, or of what is kept beside it."""
+    return _NAME.fullmatch(value) is not None
+
 
 Name = Annotated[str, Field(pattern=ID_PATTERN)]
 # Ceilings that only catch slips of the hand: a year, a billion, a terabyte.

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pydantic import ConfigDict, SecretStr
 
 from turnwire_server.settings.addresses import passwords_in
+from turnwire_server.settings.context import ContextSettings
 from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, GuardSettings, Route, Tenant
 from turnwire_server.settings.section import Name, Section
@@ -33,6 +34,8 @@ class Settings(Section):
     """Whose tokens are believed."""
     limits: Limits
     """Sizes, counts and times."""
+    context: ContextSettings
+    """What goes into prompts of what was said before."""
     alerts: AlertSettings
     """Who is told when a budget comes to its end."""
     deployments: tuple[Deployment, ...]

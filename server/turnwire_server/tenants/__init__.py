@@ -5,5 +5,6 @@ Above the archive, below conversations. Knows nothing of connections and turns; 
 """
 
 from turnwire_server.tenants.directory import TenantDirectory, TenantRefused, TenantUnusable
+from turnwire_server.tenants.prompts import PromptDirectory
 
-__all__ = ["TenantDirectory", "TenantRefused", "TenantUnusable"]
+__all__ = ["PromptDirectory", "TenantDirectory", "TenantRefused", "TenantUnusable"]

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from turnwire_server.archive.base import ArchiveUnavailable
-from turnwire_server.archive.tenants import TenantArchive, TenantRecord
+from turnwire_server.archive.base import Archive, ArchiveUnavailable
+from turnwire_server.archive.tenants import TenantRecord
 from turnwire_server.settings import Settings, SettingsError, Tenant
 from turnwire_server.settings.tenants import stored_tenant
+from turnwire_server.tenants.prompts import PromptDirectory
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +51,11 @@ class _Known:
 class TenantDirectory:
     """One for the node. `run` keeps it up to date."""
 
-    def __init__(self, settings: Settings, archive: TenantArchive) -> None:
+    def __init__(self, settings: Settings, archive: Archive) -> None:
         self._settings = settings
         self._archive = archive
+        self.prompts = PromptDirectory(archive)
+        """Their prompts, kept up to date with them."""
         self._known: dict[str, _Known] = {}
         self._is_away = False
         self.changed: Callable[[str, str | None], None] = lambda tenant_id, refusal: None
@@ -108,6 +111,7 @@ class TenantDirectory:
         """Compare what is known with the archive, once."""
         try:
             await self._compare()
+            await self.prompts.refresh()
         except ArchiveUnavailable as error:
             if not self._is_away:
                 logger.warning("tenants stay as they were known: %s", error)

@@ -9,6 +9,7 @@ import pytest
 from turnwire_protocol import RequestCreate
 from turnwire_server.archive.base import Billing
 from turnwire_server.auth import Principal
+from turnwire_server.conversations.prompting import Prompted
 from turnwire_server.conversations.spec import TurnSpec
 from turnwire_server.settings import Tenant
 
@@ -36,7 +37,7 @@ def test_a_feature_is_a_label_of_the_alphabet_of_ids_or_none(
     command = RequestCreate(
         type="request.create", request_id="r1", conversation_id="c1", input="hello", metadata=metadata
     )
-    spec = TurnSpec.create(command, Principal("acme", "ann", frozenset(), None), Tenant(), "fast", 0)
+    spec = TurnSpec.create(command, Principal("acme", "ann", frozenset(), None), Tenant(), "fast", 0, Prompted(None))
     assert spec.billing() == Billing("ann", "c1", "fast", feature)
     stored = TurnSpec.from_json(spec.to_json(command), 1)
     assert stored.billing() == spec.billing(), "it is the same after any crash"

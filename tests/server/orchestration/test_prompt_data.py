@@ -21,7 +21,7 @@ def letters(messages: Sequence[dict[str, Any]]) -> int:
 
 
 def system_of(prompt: str | None, *data: Data, max_tokens: int | None = None) -> str | None:
-    messages = build_prompt(prompt, [], [ASKED], data=data, max_tokens=max_tokens, count=letters)
+    messages = build_prompt(prompt, [], [ASKED], data=data, max_tokens=max_tokens, count=letters).messages
     return messages[0]["content"] if messages[0]["role"] == "system" else None
 
 
