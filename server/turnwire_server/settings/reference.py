@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, Route, Tenant, Weight
+from turnwire_server.settings.retrieval import RetrievalSettings
 from turnwire_server.settings.section import ID_PATTERN, MOST_BYTES, MOST_COUNT, MOST_S, Section
 from turnwire_server.settings.tables import AlertSettings, AuthSettings, ServerSettings, StorageSettings
 from turnwire_server.settings.tools import McpServerSettings, ToolsSettings
@@ -28,6 +29,7 @@ TABLES: dict[str, type[Section]] = {
     "storage": StorageSettings,
     "auth": AuthSettings,
     "limits": Limits,
+    "retrieval": RetrievalSettings,
     "alerts": AlertSettings,
     "deployments": Deployment,
     "routes": Route,

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, SecretStr
 from turnwire_server.settings.addresses import passwords_in
 from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, Route, Tenant
+from turnwire_server.settings.retrieval import RetrievalSettings
 from turnwire_server.settings.section import Name, Section
 from turnwire_server.settings.tables import AlertSettings, AuthSettings, ServerSettings, StorageSettings
 from turnwire_server.settings.tools import McpServerSettings, ToolsSettings
@@ -33,6 +34,8 @@ class Settings(Section):
     """Whose tokens are believed."""
     limits: Limits
     """Sizes, counts and times."""
+    retrieval: RetrievalSettings
+    """Documents of tenants."""
     alerts: AlertSettings
     """Who is told when a budget comes to its end."""
     deployments: tuple[Deployment, ...]
