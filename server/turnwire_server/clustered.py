@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from .archive.mongo import MongoArchive
 from .engines import Engines
 from .eventlog.redis import RedisBoard, RedisEventLog, RedisQuotas
+from .retrieval.mongo import MongoDocuments
 from .settings import Settings
 
 
@@ -43,4 +44,5 @@ async def open_clustered(settings: Settings, stack: AsyncExitStack) -> Engines:
     for each in (board, quotas):
         stack.push_async_callback(each.aclose)
         each.open()
-    return Engines(log, archive, nothing, log.measure, quotas, board)
+    documents = MongoDocuments(archive.reading, archive.writing, memory_bytes=settings.retrieval.memory_bytes)
+    return Engines(log, archive, nothing, log.measure, quotas, documents, board)

@@ -16,6 +16,8 @@ from .eventlog.base import EventLog
 from .gateway.health.base import Board
 from .quotas.base import QuotaStore
 from .quotas.memory import MemoryQuotas
+from .retrieval import sqlite as retrieval_sqlite
+from .retrieval.store import DocumentStore
 from .settings import Settings
 from .sqlite import Database
 from .telemetry.metrics import Metrics
@@ -34,6 +36,8 @@ class Engines:
     measure: Callable[[Metrics], None]
     quotas: QuotaStore
     """Counts what tenants use."""
+    documents: DocumentStore
+    """Documents of tenants."""
     board: Board | None = None
     """Where nodes tell each other what they learn of the deployments; None where there is one node."""
 
@@ -46,7 +50,7 @@ async def open_embedded(settings: Settings, stack: AsyncExitStack) -> Engines:
     limits = settings.limits
     database = Database(settings.server.data_dir)
     stack.push_async_callback(database.aclose)
-    await database.open([*log_sqlite.SCHEMA, *archive_sqlite.SCHEMA])
+    await database.open([*log_sqlite.SCHEMA, *archive_sqlite.SCHEMA, *retrieval_sqlite.SCHEMA])
     log = log_sqlite.SqliteEventLog(
         database,
         retention_s=settings.storage.retention_s,
@@ -62,4 +66,5 @@ async def open_embedded(settings: Settings, stack: AsyncExitStack) -> Engines:
         database.checkpoint,
         lambda metrics: metrics.sqlite_queue.set_function(lambda: database.waiting),
         MemoryQuotas(),
+        retrieval_sqlite.SqliteDocuments(database),
     )

@@ -250,7 +250,7 @@ async def test_what_cannot_be_counted_is_let_in_or_refused_as_it_was_set(tmp_pat
         quotas = RedisQuotas("redis://127.0.0.1:1/0", timeout_s=1)
         quotas.open()
         stack.push_async_callback(quotas.aclose)
-        return Engines(engines.log, engines.archive, engines.checkpoint, engines.measure, quotas)
+        return Engines(engines.log, engines.archive, engines.checkpoint, engines.measure, quotas, engines.documents)
 
     settings = settings_for(tmp_path, limits={"quota_fail": policy}, tenants={"default": {"requests_per_minute": 1}})
     async with running(settings, {}, open_engines=uncounted) as app, connected(app.url) as client:

@@ -23,6 +23,7 @@ import json
 import socket
 import struct
 import time
+import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -92,6 +93,17 @@ class _Waiter:
     future: asyncio.Future[None]
 
 
+def bags_of_words(texts: list[str]) -> list[list[float]]:
+    """Vectors that are near where texts share beginnings of words."""
+    vectors = []
+    for text in texts:
+        vector = [0.0] * 64
+        for word in text.lower().split():
+            vector[zlib.crc32(word[:4].encode()) % 64] += 1.0
+        vectors.append(vector)
+    return vectors
+
+
 @dataclass(slots=True)
 class ControlledProvider:
     """What a test holds in its hands."""
@@ -100,6 +112,14 @@ class ControlledProvider:
     requests: list[RecordedRequest] = field(default_factory=list)
     default: Callable[[dict[str, Any]], Script] = echo
     """Makes the script of a request that finds none waiting, from the request's body."""
+    embed: Callable[[list[str]], list[list[float]]] = bags_of_words
+    """Makes the vectors of a request for embeddings."""
+    embedded: list[list[str]] = field(default_factory=list)
+    """The texts of each request for embeddings."""
+    embedding_fault: int | None = None
+    """Status that such requests are answered with, instead."""
+    embedding_hangs: bool = False
+    """Such requests are never answered."""
     most_open: int = 0
     """The most requests that were open at the same time."""
     _scripts: deque[Script] = field(default_factory=deque)
@@ -174,6 +194,21 @@ class ControlledProvider:
             raise
         finally:
             self._changed()
+
+    async def answer_embeddings(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if self.embedding_hangs:
+            await asyncio.get_running_loop().create_future()
+        if self.embedding_fault is not None:
+            return web.json_response({"error": {"message": "not now"}}, status=self.embedding_fault)
+        self.embedded.append(texts := list(body["input"]))
+        tokens = sum(len(text.split()) for text in texts)
+        data = [
+            {"object": "embedding", "index": index, "embedding": vector}
+            for index, vector in enumerate(self.embed(texts))
+        ]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return web.json_response({"object": "list", "data": data, "model": body["model"], "usage": usage})
 
 
 class _Answer:
@@ -302,6 +337,7 @@ async def running_provider(port: int = 0, *default: Script) -> AsyncIterator[Con
         provider.default = lambda _body: default[0]
     app = web.Application(client_max_size=64 * 1024 * 1024)
     app.router.add_post("/v1/chat/completions", provider.answer)
+    app.router.add_post("/v1/embeddings", provider.answer_embeddings)
     app.router.add_get("/v1/models", _models)
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.05)
     await runner.setup()

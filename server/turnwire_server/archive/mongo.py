@@ -140,6 +140,8 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
         _index("tenant", "conversation", only=_OPEN),
     ),
     "context": (_index("tenant", "conversation"),),
+    "documents": (_index("tenant", "chunks.fingerprint"),),
+    "vectors": (_index("tenant", "fingerprint"),),
     "usage": (
         _index("tenant", "request", "step", "attempt", unique=True),
         _index("tenant", "at", "cost_usd"),
@@ -664,6 +666,9 @@ class MongoArchive:
         except (PyMongoError, TimeoutError) as error:
             unknown = writing is not None and writing.sent > 0
             raise ArchiveUnavailable(_why(error), unknown=unknown) from error
+
+    # For what other layers keep in the same database.
+    reading, writing = _reading, _writing
 
     def _database(self) -> AsyncIOMotorDatabase[Document]:
         if self._client is None:

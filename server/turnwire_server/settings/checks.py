@@ -19,6 +19,7 @@ from turnwire_server.settings.addresses import is_one_redis
 from turnwire_server.settings.faults import ABSENT, Fault
 from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, Route, Tenant
+from turnwire_server.settings.retrieval import RetrievalSettings
 from turnwire_server.settings.tables import AlertSettings, AuthSettings, ServerSettings, StorageSettings
 from turnwire_server.settings.tools import McpServerSettings
 
@@ -173,6 +174,25 @@ def check_deployments(deployments: Mapping[int, Deployment], environ: Mapping[st
             yield Fault(f"{key}.api_key_env", deployment.api_key_env, "this environment variable is not set")
         if (path := deployment.api_key_file) is not None and not (path.is_file() and os.access(path, os.R_OK)):
             yield Fault(f"{key}.api_key_file", str(path), "there is no file here that can be read")
+
+
+def check_retrieval(
+    retrieval: RetrievalSettings, deployments: Mapping[int, Deployment], known: Set[str], routes: Mapping[int, Route]
+) -> Iterator[Fault]:
+    """`known` are the names of all deployments, also of those with a fault of their own."""
+    if retrieval.overlap_tokens * 2 > retrieval.chunk_tokens:
+        most = f"must be at most half of retrieval.chunk_tokens ({retrieval.chunk_tokens})"
+        yield Fault("retrieval.overlap_tokens", retrieval.overlap_tokens, most)
+    name = retrieval.embeddings
+    if name is None:
+        return
+    if name not in known:
+        yield Fault("retrieval.embeddings", name, f"no such deployment; there are: {_listed(known)}")
+    if any(each.name == name and each.kind != "openai" for each in deployments.values()):
+        yield Fault("retrieval.embeddings", name, 'must be a deployment of kind "openai"')
+    for index, route in routes.items():
+        if name in route.deployments:
+            yield Fault(f"routes.{index}.deployments", name, "makes vectors (retrieval.embeddings) and cannot answer")
 
 
 def check_routes(routes: Mapping[int, Route], deployments: Set[str], guards: Set[str]) -> Iterator[Fault]:

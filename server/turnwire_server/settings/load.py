@@ -144,7 +144,9 @@ def _fill_in_models(tree: Tree, environ: Mapping[str, str]) -> None:
     if tree.get("deployments") in (None, []):
         tree["deployments"] = [_implicit_deployment(environ)]
     if tree.get("routes") in (None, []):
-        names = _names(tree["deployments"])
+        retrieval = tree.get("retrieval")
+        of_vectors = retrieval.get("embeddings") if isinstance(retrieval, Mapping) else None
+        names = [name for name in _names(tree["deployments"]) if name != of_vectors]
         tree["routes"] = [{"name": "default", "deployments": list(dict.fromkeys(names))}]
     if tree.get("tenants") in (None, {}):
         tree["tenants"] = {DEFAULT_TENANT: {}}
@@ -232,6 +234,9 @@ def _cross_check(tree: Tree, tables: Tree, environ: Mapping[str, str]) -> list[F
     if "alerts" in tables:
         faults += checks.check_alerts(tables["alerts"], environ)
     faults += checks.check_deployments(tables["deployments"], environ)
+    if "retrieval" in tables:
+        known = set(_names(tree["deployments"]))
+        faults += checks.check_retrieval(tables["retrieval"], tables["deployments"], known, tables["routes"])
     guards = set(_names(tree.get("guards")))
     faults += checks.check_routes(tables["routes"], set(_names(tree["deployments"])), guards)
     faults += checks.check_tenants(

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from turnwire_server.settings.context import ContextSettings
 from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, GuardSettings, Route, Tenant, Weight
+from turnwire_server.settings.retrieval import RetrievalSettings
 from turnwire_server.settings.section import ID_PATTERN, MOST_BYTES, MOST_COUNT, MOST_S, Section
 from turnwire_server.settings.tables import AlertSettings, AuthSettings, ServerSettings, StorageSettings
 from turnwire_server.settings.tools import McpServerSettings, ToolsSettings
@@ -30,6 +31,7 @@ TABLES: dict[str, type[Section]] = {
     "auth": AuthSettings,
     "limits": Limits,
     "context": ContextSettings,
+    "retrieval": RetrievalSettings,
     "alerts": AlertSettings,
     "deployments": Deployment,
     "routes": Route,

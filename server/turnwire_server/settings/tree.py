@@ -14,6 +14,7 @@ from turnwire_server.settings.addresses import passwords_in
 from turnwire_server.settings.context import ContextSettings
 from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, GuardSettings, Route, Tenant
+from turnwire_server.settings.retrieval import RetrievalSettings
 from turnwire_server.settings.section import Name, Section
 from turnwire_server.settings.tables import AlertSettings, AuthSettings, ServerSettings, StorageSettings
 from turnwire_server.settings.tools import McpServerSettings, ToolsSettings
@@ -36,6 +37,8 @@ class Settings(Section):
     """Sizes, counts and times."""
     context: ContextSettings
     """What goes into prompts of what was said before."""
+    retrieval: RetrievalSettings
+    """Documents of tenants."""
     alerts: AlertSettings
     """Who is told when a budget comes to its end."""
     deployments: tuple[Deployment, ...]

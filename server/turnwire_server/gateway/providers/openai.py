@@ -56,7 +56,7 @@ class OpenAIProvider:
         self._deployment = deployment
         self._credential = credential
         self._faults = Faults(deployment.name, credential)
-        self._client = _client_for(deployment)
+        self._client = client_for(deployment)
         base_url = deployment.base_url or OPENAI_URL
         # OpenAI's newer models refuse the old name, most other servers know no other.
         self._limit_field = "max_completion_tokens" if _is_openai(base_url) else "max_tokens"
@@ -336,7 +336,7 @@ def _decompressed(response: httpx2.Response) -> Callable[[], Awaitable[bytes]]:
     return read
 
 
-def _client_for(deployment: Deployment) -> AsyncOpenAI:
+def client_for(deployment: Deployment) -> AsyncOpenAI:
     base_url = deployment.base_url or OPENAI_URL
     # Every wait but connecting is timed here, by `Deadline`.
     timeout = httpx2.Timeout(None, connect=deployment.connect_timeout_s, pool=deployment.connect_timeout_s)
