@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from turnwire_server.settings.section import Count, Section
+from turnwire_server.settings.section import Count, Name, Section
 
 
 class ContextSettings(Section):
@@ -11,3 +11,8 @@ class ContextSettings(Section):
     tool_result_tokens: Count = 2_000
     """Tokens that a tool's result has in the prompts of later turns at most: of a longer one they see the head and the
     tail. The turn that called the tool sees all of it."""
+    summary_route: Name | None = None
+    """Route whose model makes summaries of what there is no room for, after a turn has ended; a small model will do.
+    Absent: there are none. A tenant that may not use the route has none."""
+    summary_tokens: Count = 600
+    """Tokens of a summary at most."""

@@ -232,6 +232,8 @@ def _cross_check(tree: Tree, tables: Tree, environ: Mapping[str, str]) -> list[F
         faults += checks.check_alerts(tables["alerts"], environ)
     faults += checks.check_deployments(tables["deployments"], environ)
     faults += checks.check_routes(tables["routes"], set(_names(tree["deployments"])))
+    if "context" in tables:
+        faults += checks.check_context(tables["context"], set(_names(tree["routes"])))
     faults += checks.check_tenants(
         tables["tenants"],
         set(_names(tree["routes"])),
