@@ -16,7 +16,8 @@ _PAGE_MESSAGES = 1000
 _PAGE_BYTES = 4 * 1024 * 1024
 # Where a summary stands for most of the branch, one of these reaches it.
 _SHORT_PAGE = 100
-_SUMMARIES = 16
+SUMMARIES = 16
+"""Of a conversation, looked at: those that reach furthest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ async def branch_with(archive: Archive, spec: TurnSpec) -> Branch:
 async def _branch(archive: Archive, spec: TurnSpec, leaf: str | None, summarised: bool, *, below: bool) -> Branch:
     known: Sequence[SummaryRecord] = ()
     if summarised:
-        known = await archive.summaries(spec.tenant_id, spec.conversation_id, limit=_SUMMARIES)
+        known = await archive.summaries(spec.tenant_id, spec.conversation_id, limit=SUMMARIES)
     by_leaf = {summary.leaf: summary for summary in known}
     pages: list[list[Message]] = []
     summary: SummaryRecord | None = None

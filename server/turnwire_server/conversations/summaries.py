@@ -100,6 +100,8 @@ class Summaries:
         # From now on whoever amends an answer finds it; what was amended while it was made is looked for here.
         if not await self._still(spec, branch, covered):
             await archive.drop_summaries(spec.tenant_id, spec.conversation_id, record.up_to)
+        elif self._services.settings.context.memory_tokens:
+            await self._services.memories.of(archive, record)  # so that the next turn need not wait for it
 
     async def _still(self, spec: TurnSpec, branch: Branch, covered: Sequence[Message]) -> bool:
         """Whether the archive holds what the summary was made of: what it covers, and the one before it."""

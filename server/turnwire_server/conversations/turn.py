@@ -28,7 +28,6 @@ from turnwire_server.eventlog.base import (
     Sealed,
     Unheard,
 )
-from turnwire_server.orchestration.earlier import Earlier
 
 from . import endings
 from .calls import Parked
@@ -37,6 +36,7 @@ from .conclude import archive_late, conclude
 from .endings import Draft
 from .history import Branch
 from .ledger import Ledger
+from .memories import earlier_of
 from .opening import created_event, ensure_archived, kept_cancel, new_fold
 from .patience import until_answered
 from .presented import Place, place_of_text
@@ -338,8 +338,7 @@ class Turn:
                 if self._progress.stage == "model":
                     reads.start_soon(answer.context.read_ahead, name="reading what is shared")
                 branch = await until_answered(self._history, "reading the history")
-            if (summary := branch.summary) is not None:
-                answer.earlier = Earlier(summary.version, summary.text)
+            answer.earlier = await earlier_of(self._services, self.spec, branch)
             answer.steering.on_merged = lambda owned: self.on_merged(owned)
             answer.calls.is_present = lambda user_id, instance_id: self.is_present(user_id, instance_id)
             answer.calls.say = lambda intent: self.hear([intent])

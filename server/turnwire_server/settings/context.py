@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from turnwire_server.settings.section import Count, Name, Section
+from typing import Annotated
+
+from pydantic import Field
+
+from turnwire_server.settings.section import MOST_COUNT, Count, Name, Section
 
 
 class ContextSettings(Section):
@@ -16,3 +20,6 @@ class ContextSettings(Section):
     Absent: there are none. A tenant that may not use the route has none."""
     summary_tokens: Count = 600
     """Tokens of a summary at most."""
+    memory_tokens: Annotated[int, Field(ge=0, le=MOST_COUNT)] = 400
+    """Tokens of earlier messages that are found again by the words of what is asked and stand beside the summary, at
+    most; 0: none are looked for."""
