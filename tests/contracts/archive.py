@@ -22,6 +22,7 @@ from .archive_context import Contexts
 from .archive_conversations import Conversations, Members
 from .archive_prompts import Prompts
 from .archive_requests import Amending, Branches, Effects, Endings, Feedback, Fences, Parking, Requests
+from .archive_summaries import Summaries
 from .archive_tenants import Audit, Tenants
 from .archive_usage import Spending, Sums
 from .kit import ArchiveKit, Clock
@@ -50,6 +51,7 @@ class ArchiveContract(
     Tenants,
     Audit,
     Prompts,
+    Summaries,
 ):
     """Derive, and give the factory."""
 

@@ -61,6 +61,8 @@ ARCHIVE_STEPS = frozenset(
         "put_tenant",
         "add_audit",
         "put_prompt",
+        "put_summary",
+        "drop_summaries",
     ]
 )
 ARCHIVE_LOOKS = frozenset(
@@ -87,6 +89,7 @@ ARCHIVE_LOOKS = frozenset(
         "prompt_revisions",
         "prompt_version",
         "prompt_versions",
+        "summaries",
     ]
 )
 

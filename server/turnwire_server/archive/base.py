@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol
 from turnwire_protocol import Message
 
 from .prompts import PromptArchive
+from .summaries import SummaryArchive
 from .sums import Dimension, UsageSum
 from .tenants import TenantArchive
 
@@ -151,8 +152,9 @@ class ConversationPage:
     next: str | None = None
 
 
-class Archive(TenantArchive, PromptArchive, Protocol):
-    """Long-term records; those of tenants are in `tenants`, those of prompts in `prompts`. All calls raise
+class Archive(TenantArchive, PromptArchive, SummaryArchive, Protocol):
+    """Long-term records; those of tenants are in `tenants`, those of prompts in `prompts`, summaries in
+    `summaries`. All calls raise
     `ArchiveUnavailable`."""
 
     async def open(self) -> None:
@@ -269,6 +271,8 @@ class Archive(TenantArchive, PromptArchive, Protocol):
         self, tenant_id: str, request_id: str, answer: Message, *, presented: int
     ) -> RequestRecord | None:
         """Put ``answer`` in place of the stored one of a request that has ended: what was presented of it.
+
+        Summaries that cover it go with it.
 
         ``presented`` only grows: nothing is changed when the same or more stands already. ``ending`` stays as it was.
         Returns the record as it stands; None when there is no such request that has ended.

@@ -80,6 +80,7 @@ from .mongo_prompts import (
     prompt_versions,
     put_prompt,
 )
+from .mongo_summaries import summary_document, summary_record
 from .mongo_tenants import (
     UNTOLD,
     add_audit,
@@ -90,6 +91,7 @@ from .mongo_tenants import (
 )
 from .mongo_usage import spending, spent, summing, sums_of, usage_document, usage_row
 from .prompts import PromptKey, PromptRecord, PromptVersion
+from .summaries import SummaryRecord
 from .sums import Dimension, UsageSum
 from .tenants import AuditEntry, AuditPage, TenantRecord, page_mark
 
@@ -142,6 +144,7 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
     "context": (_index("tenant", "conversation"),),
     "documents": (_index("tenant", "chunks.fingerprint"),),
     "vectors": (_index("tenant", "fingerprint"),),
+    "summaries": (_index("tenant", "conversation", "up_to", "leaf"),),
     "usage": (
         _index("tenant", "request", "step", "attempt", unique=True),
         _index("tenant", "at", "cost_usd"),
@@ -335,12 +338,13 @@ class MongoArchive:
     async def delete_conversation(self, tenant_id: str, conversation_id: str) -> None:
         key = {"tenant": tenant_id, "conversation": conversation_id}
         async with self._writing() as (db, writing):
-            for name in ("feedback", "requests", "context"):
+            for name in ("feedback", "requests", "context", "summaries"):
                 await writing.do(db[name].delete_many(key, session=writing.session))
             last = {"_id": identity(tenant_id, conversation_id)}
             await writing.do(db["conversations"].delete_one(last, session=writing.session))
             # What was shared meanwhile; whoever shares something from now on finds no conversation and takes it back.
-            await writing.do(db["context"].delete_many(key, session=writing.session))
+            for name in ("context", "summaries"):
+                await writing.do(db[name].delete_many(key, session=writing.session))
 
     async def expire(self, before_ms: int, *, limit: int) -> Sequence[tuple[str, str]]:
         expired: list[tuple[str, str]] = []
@@ -392,7 +396,12 @@ class MongoArchive:
         async with self._writing() as (db, writing):
             await writing.do(db["requests"].update_one(chosen, change, session=writing.session))
             found = await db["requests"].find_one(key, session=writing.session)
-            return None if found is None else request_record(found)
+            if found is None:
+                return None
+            if found.get("presented") == presented:  # by this call, or by one that died before it came to this
+                covering = _covering(tenant_id, found["conversation"], found["ordinal"])
+                await writing.do(db["summaries"].delete_many(covering, session=writing.session))
+            return request_record(found)
 
     async def take_request(self, tenant_id: str, request_id: str, fence: int) -> RequestRecord | None:
         key = {"_id": identity(tenant_id, request_id)}
@@ -599,6 +608,31 @@ class MongoArchive:
         async with self._writing() as (db, writing):
             return await put_prompt(writing, db, record, entry, new)
 
+    # --- summaries -------------------------------------------------------------------------------------
+
+    async def summaries(self, tenant_id: str, conversation_id: str, *, limit: int) -> Sequence[SummaryRecord]:
+        chosen = {"tenant": tenant_id, "conversation": conversation_id}
+        furthest_first = [("up_to", DESCENDING), ("leaf", DESCENDING)]
+        async with self._reading() as db:
+            found = await db["summaries"].find(chosen).sort(furthest_first).limit(limit).to_list(None)
+        return [summary_record(document) for document in found]
+
+    async def put_summary(self, record: SummaryRecord) -> bool:
+        home = {"_id": identity(record.tenant_id, record.conversation_id)}
+        mine = {"_id": identity(record.tenant_id, record.conversation_id, record.leaf)}
+        async with self._writing() as (db, writing):
+            await writing.upsert(db["summaries"], mine, {"$set": summary_document(record)})
+            # Whoever deletes the conversation from now on finds it.
+            if await db["conversations"].find_one(home, {"_id": True}, session=writing.session) is not None:
+                return True
+            await writing.do(db["summaries"].delete_one(mine, session=writing.session))
+            return False
+
+    async def drop_summaries(self, tenant_id: str, conversation_id: str, from_ordinal: int) -> None:
+        async with self._writing() as (db, writing):
+            covering = _covering(tenant_id, conversation_id, from_ordinal)
+            await writing.do(db["summaries"].delete_many(covering, session=writing.session))
+
     # --- the rest --------------------------------------------------------------------------------------
 
     async def usage(self, tenant_id: str, request_id: str) -> Sequence[UsageRow]:
@@ -751,6 +785,11 @@ async def _insert_usage(writing: _Writing, ledger: Collection, rows: list[Docume
 
 
 # --- looks -----------------------------------------------------------------------------------------------
+
+
+def _covering(tenant_id: str, conversation_id: str, from_ordinal: int) -> Document:
+    """Summaries that cover turns of this ordinal or a later one."""
+    return {"tenant": tenant_id, "conversation": conversation_id, "up_to": {"$gte": from_ordinal}}
 
 
 def _all_of(*conditions: Document) -> Document:

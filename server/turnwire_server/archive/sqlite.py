@@ -18,7 +18,7 @@ import orjson
 from turnwire_protocol import Message, message_from_wire, to_wire
 from turnwire_server.sqlite import Database, DatabaseUnavailable
 
-from . import sqlite_context, sqlite_prompts, sqlite_tenants, sqlite_usage
+from . import sqlite_context, sqlite_prompts, sqlite_summaries, sqlite_tenants, sqlite_usage
 from .base import (
     ENDINGS_OF_CANCELLED,
     ArchiveUnavailable,
@@ -32,6 +32,7 @@ from .base import (
     UsageRow,
 )
 from .prompts import PromptKey, PromptRecord, PromptVersion
+from .summaries import SummaryRecord
 from .sums import Dimension, UsageSum
 from .tenants import AuditEntry, AuditPage, TenantRecord, page_mark
 
@@ -94,6 +95,7 @@ SCHEMA = (
     *sqlite_usage.SCHEMA,
     *sqlite_tenants.SCHEMA,
     *sqlite_prompts.SCHEMA,
+    *sqlite_summaries.SCHEMA,
 )
 
 _VISIBLE = """FROM conversations c LEFT JOIN members m
@@ -222,7 +224,7 @@ class SqliteArchive:
                     " (SELECT request FROM requests WHERE tenant = ? AND conversation = ?)",
                     (tenant_id, *key),
                 )
-            for table in ("messages", "requests", "context", "members", "conversations"):
+            for table in ("messages", "requests", "context", "summaries", "members", "conversations"):
                 db.execute(f"DELETE FROM {table} WHERE tenant = ? AND conversation = ?", key)
 
         await self._write(drop)
@@ -397,6 +399,7 @@ class SqliteArchive:
                     "UPDATE messages SET doc = ? WHERE tenant = ? AND conversation = ? AND message = ?",
                     (_encode(answer), tenant_id, row["conversation"], row["answer_id"]),
                 )
+                sqlite_summaries.drop_summaries(db, tenant_id, row["conversation"], row["ordinal"])
             return _request(db, row)
 
         return await self._write(amend)
@@ -541,6 +544,17 @@ class SqliteArchive:
         self, record: PromptRecord, *, entry: AuditEntry, new: PromptVersion | None = None
     ) -> tuple[PromptRecord | None, bool]:
         return await self._write(lambda db: sqlite_prompts.put_prompt(db, record, entry, new))
+
+    # --- summaries -------------------------------------------------------------------------------------
+
+    async def summaries(self, tenant_id: str, conversation_id: str, *, limit: int) -> Sequence[SummaryRecord]:
+        return await self._read(lambda db: sqlite_summaries.summaries(db, tenant_id, conversation_id, limit))
+
+    async def put_summary(self, record: SummaryRecord) -> bool:
+        return await self._write(lambda db: sqlite_summaries.put_summary(db, record))
+
+    async def drop_summaries(self, tenant_id: str, conversation_id: str, from_ordinal: int) -> None:
+        await self._write(lambda db: sqlite_summaries.drop_summaries(db, tenant_id, conversation_id, from_ordinal))
 
     # --- the rest --------------------------------------------------------------------------------------
 

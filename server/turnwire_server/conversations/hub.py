@@ -40,6 +40,7 @@ from .presence import Attendances
 from .rebuild import Rebuilder
 from .recovery import take_over, takeover_op
 from .services import Services
+from .summaries import Summaries
 from .turn import Turn
 from .writer import LostOwnership
 
@@ -79,6 +80,7 @@ class ConversationHub:
         self._tell = tell
         self._look_again = look_again
         self._rebuilder = Rebuilder(services)
+        self._summaries = Summaries(services)
         self._orphaned = anyio.Event()
         self._conversations: dict[ConversationRef, Conversation] = {}
         self.attendances = Attendances(services.log, tasks, self._conversations)
@@ -415,12 +417,18 @@ class ConversationHub:
                 del conversation.turns[turn.owned.request.request_id]
             if finished is not None:
                 self.went_on(conversation.ref, finished)
+                self._summarise(turn)
             elif self.services.log.is_shared:
                 self._tasks.start_soon(self._see_whether_forgotten, turn.owned, name="looking for a lost turn")
             self._drop_if_idle(conversation)
             if not self._turns:
                 self._all_ended.set()
                 self._all_ended = anyio.Event()
+
+    def _summarise(self, turn: Turn) -> None:
+        used = turn.used
+        if used is not None and not self.is_draining and self._summaries.is_needed(turn.spec, used):
+            self._tasks.start_soon(self._summaries.make, turn.spec, used, name="making a summary")
 
     async def _see_whether_forgotten(self, owned: Owned) -> None:
         """A turn may have lost its ownership to nobody: what claimed it is lost, and the log was compared with the

@@ -19,6 +19,7 @@ from turnwire_server.telemetry.metrics import Metrics
 from turnwire_server.tenants import TenantDirectory
 from turnwire_server.tools.executor import ToolExecutor
 
+from .memories import Memories
 from .quotas import Quotas
 
 
@@ -44,6 +45,7 @@ class Services:
     rules: Rules
     checkpoint: Callable[[], Awaitable[None]]
     clock: Callable[[], float] = field(default=time.time)
+    memories: Memories = field(default_factory=Memories)
 
     def now_ms(self) -> int:
         return int(self.clock() * 1000)

@@ -30,6 +30,7 @@ from turnwire_protocol import (
     RetrievalStarted,
     RouteChosen,
     Source,
+    StepContext,
     ToolCallPart,
 )
 from turnwire_server.eventlog.base import Intent
@@ -83,6 +84,8 @@ class Answer:
         self.context = ContextOfTurn(services, spec)
         self.earlier = NOTHING
         """What stands for the turns that are not in the history that `run` is given."""
+        self.used: StepContext | None = None
+        """What the last prompt had in it."""
         self._attempting: anyio.CancelScope | None = None
         self._finish_reason = ""
         self._first_token = False
@@ -304,7 +307,7 @@ class Answer:
             self._progress.continued = self._written() if self._continues else 0
             tools = self._offers(call)
             assembled = self._prompt(call, tools, await self.context.newest())
-            prompt = assembled.messages
+            prompt, self.used = assembled.messages, assembled.used
             attempt = await self._attempts.begin(walk, call, prompt, tools, assembled.used)
             self._checks.begin(walk.route)
             self.calls.forget()

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import anyio
 
-from turnwire_protocol import Message, MessageStarted, RequestFold, StepFailed, to_wire
+from turnwire_protocol import MessageStarted, RequestFold, StepContext, StepFailed, to_wire
 from turnwire_server.eventlog.base import (
     Fenced,
     Finished,
@@ -35,8 +35,9 @@ from .calls import Parked
 from .closing import end_open_calls
 from .conclude import archive_late, conclude
 from .endings import Draft
-from .history import branch_before
+from .history import Branch
 from .ledger import Ledger
+from .memories import earlier_of
 from .opening import created_event, ensure_archived, kept_cancel, new_fold
 from .patience import until_answered
 from .presented import Place, place_of_text
@@ -44,6 +45,7 @@ from .progress import Progress
 from .services import Services
 from .spec import TurnSpec
 from .steps import Answer
+from .summaries import history_of
 from .writer import LostOwnership, TurnWriter
 
 logger = logging.getLogger(__name__)
@@ -336,7 +338,8 @@ class Turn:
             async with anyio.create_task_group() as reads:
                 if self._progress.stage is not Stage.TOOLS:
                     reads.start_soon(answer.context.read_ahead, name="reading what is shared")
-                history = await until_answered(self._history, "reading the history")
+                branch = await until_answered(self._history, "reading the history")
+            answer.earlier = await earlier_of(self._services, self.spec, branch)
             answer.steering.on_merged = lambda owned: self.on_merged(owned)
             answer.calls.is_present = lambda user_id, instance_id: self.is_present(user_id, instance_id)
             answer.calls.say = lambda intent: self.hear([intent])
@@ -348,7 +351,7 @@ class Turn:
             for intent in self._said:
                 answer.hear(intent)
             try:
-                draft = await answer.run(history)
+                draft = await answer.run(branch.messages)
                 await self._writer.released()  # what is held back may still be interrupted, and is not at its end
             except (LostOwnership, LogUnavailable):
                 raise
@@ -366,9 +369,14 @@ class Turn:
         now_ms = await until_answered(self._services.log.now_ms, "asking for the time")
         return max(now_ms - self._fold.answer_created_at - self._progress.waited_ms, 0) / 1000
 
-    async def _history(self) -> list[Message]:
+    async def _history(self) -> Branch:
         await archive_late(self._services, self.owned.conversation)
-        return await branch_before(self._services.archive, self.spec)
+        return await history_of(self._services, self.spec)
+
+    @property
+    def used(self) -> StepContext | None:
+        """What its last prompt had in it."""
+        return None if self._running is None else self._running.used
 
     def _take_back(self, answer: Answer) -> None:
         """A step that died with its node in mid-air: say so, and begin it again."""

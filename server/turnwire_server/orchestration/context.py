@@ -21,6 +21,9 @@ from .shared import INTRODUCTION, Data
 
 ChatMessage = dict[str, Any]
 
+_MEMORIES_SHARE = 8
+"""Memories have at most this part of the room besides the turn."""
+
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
@@ -65,6 +68,9 @@ def build_prompt(
         last = goes_on(last)
     last_tokens = count(last)
     room = None if max_tokens is None else max_tokens - tools_tokens - last_tokens
+    if room is not None:
+        # What is found again is one thing; that the turns before this one are there is another.
+        earlier = earlier.within(room // _MEMORIES_SHARE, lambda text: count([_as_system(text)]) - base)
     system = _system(system_prompt, earlier, data, room, count)
     system_tokens = count(system) - base
     window = _Window(None if room is None else room - system_tokens, lambda group: count(group) - base)

@@ -5,8 +5,8 @@ It is what users and models have said, so it is data between marks, as what user
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .shared import Data
@@ -28,11 +28,21 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """``version`` and ``summary`` are of the summary, if there is one."""
+    """``version`` and ``summary`` are of the summary, if there is one; of ``memories`` the best come first."""
 
     version: int | None = None
     summary: str | None = None
     memories: Sequence[Memory] = ()
+
+    def within(self, most_tokens: int, count: Callable[[str], int]) -> Earlier:
+        """With the best of the memories, as many as fit."""
+        kept: list[Memory] = []
+        for memory in self.memories:
+            most_tokens -= count(memory.text)
+            if most_tokens < 0:
+                break
+            kept.append(memory)
+        return replace(self, memories=kept)
 
     def blocks(self) -> list[str]:
         """As texts of a system message."""
@@ -41,7 +51,8 @@ class Earlier:
             found.append(Data('of="earlier turns, in short"', self.summary))
         if self.memories:
             said: list[dict[str, Any]] = [
-                {"turn": one.ordinal, "by": one.role, "said": one.text} for one in self.memories
+                {"turn": one.ordinal, "by": one.role, "said": one.text}
+                for one in sorted(self.memories, key=lambda one: one.ordinal)
             ]
             found.append(Data('of="earlier turns, found by what was asked"', said))
         return [INTRODUCTION, *(one.block() for one in found)] if found else []

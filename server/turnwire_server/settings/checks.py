@@ -16,6 +16,7 @@ import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from turnwire_server.settings.addresses import is_one_redis
+from turnwire_server.settings.context import ContextSettings
 from turnwire_server.settings.faults import ABSENT, Fault
 from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, Route, Tenant
@@ -211,6 +212,11 @@ def check_routes(routes: Mapping[int, Route], deployments: Set[str], guards: Set
             if name not in route.deployments:
                 expected = f"is not one of the route's deployments: {_listed(set(route.deployments))}"
                 yield Fault(f"{key}.weights.{name}", route.weights[name], expected)
+
+
+def check_context(context: ContextSettings, routes: Set[str]) -> Iterator[Fault]:
+    if context.summary_route is not None and context.summary_route not in routes:
+        yield Fault("context.summary_route", context.summary_route, f"no such route; there are: {_listed(routes)}")
 
 
 def check_tenants(

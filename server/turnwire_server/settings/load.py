@@ -239,6 +239,8 @@ def _cross_check(tree: Tree, tables: Tree, environ: Mapping[str, str]) -> list[F
         faults += checks.check_retrieval(tables["retrieval"], tables["deployments"], known, tables["routes"])
     guards = set(_names(tree.get("guards")))
     faults += checks.check_routes(tables["routes"], set(_names(tree["deployments"])), guards)
+    if "context" in tables:
+        faults += checks.check_context(tables["context"], set(_names(tree["routes"])))
     faults += checks.check_tenants(
         tables["tenants"],
         set(_names(tree["routes"])),
