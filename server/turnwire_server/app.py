@@ -34,6 +34,7 @@ from .gateway.estimates import EstimatesByTenant
 from .gateway.router import Router
 from .orchestration.classify import Rules
 from .orchestration.guards import Guards
+from .retrieval.build import opened as open_retrieval
 from .settings import Settings
 from .telemetry.metrics import Metrics
 from .tenants import TenantDirectory
@@ -150,6 +151,8 @@ async def _open_services(
     tools = await _open_tools(settings, environ, loaded, metrics, stack)
     estimates = EstimatesByTenant.load(settings.deployments)
     counter = estimates.counter
+    opened = open_retrieval(settings, engines.documents, counter, environ)
+    retrieval = await stack.enter_async_context(opened)
     secret_env = settings.alerts.webhook_secret_env
     alerts = Alerts(settings.alerts, environ[secret_env] if secret_env is not None else None, engines.archive)
     return Services(
@@ -165,6 +168,7 @@ async def _open_services(
         tenants=TenantDirectory(settings, engines.archive),
         quotas=Quotas(engines.quotas, engines.archive, router, counter, settings.limits, metrics, alerts),
         guards=guards,
+        retrieval=retrieval,
         rules=Rules(settings.routes),
         checkpoint=engines.checkpoint,
     )

@@ -80,6 +80,11 @@ class Checks:
             self._seen[key] = replace(message, parts=list(parts))
         return self._seen[key]
 
+    def of_data(self, text: str, route: Route) -> str:
+        """What was found in a document, without what guards of tools' output find."""
+        verdict = self._guards.judge(route.guards, "tools", text)
+        return BLOT if verdict.refused_by is not None else verdict.text
+
     # --- tools ---------------------------------------------------------------------------------------------
 
     def _without_finds_of_tools(self, answer: Message, route: Route) -> Message:

@@ -14,6 +14,7 @@ from turnwire_server.gateway.router import Router
 from turnwire_server.gateway.usage import TokenCounter
 from turnwire_server.orchestration.classify import Rules
 from turnwire_server.orchestration.guards import Guards
+from turnwire_server.retrieval.service import Retrieval
 from turnwire_server.settings import Settings
 from turnwire_server.telemetry.metrics import Metrics
 from turnwire_server.tenants import TenantDirectory
@@ -42,6 +43,7 @@ class Services:
     metrics: Metrics
     quotas: Quotas
     guards: Guards
+    retrieval: Retrieval
     rules: Rules
     checkpoint: Callable[[], Awaitable[None]]
     clock: Callable[[], float] = field(default=time.time)

@@ -53,6 +53,7 @@ from .calls import KINDS as CALL_KINDS
 from .calls import Calls
 from .checks import Checks
 from .endings import Draft
+from .finding import Finding
 from .ledger import Ledger, OpenAttempt
 from .progress import Progress
 from .services import Services
@@ -93,9 +94,11 @@ class Answer:
         self._is_taken_over = progress.stage is Stage.TOOLS
         self._draft: Draft | None = None
         self._checks = Checks(services, spec, writer, progress)
+        self._finding = Finding(services, spec, writer, self._checks)
         self._stages: Mapping[Stage, Callable[[], Awaitable[Outcome]]] = {
             Stage.CLASSIFY: self._classify,
             Stage.CHECK: self._check,
+            Stage.RETRIEVE: self._retrieve,
             Stage.ASSEMBLE: self._assemble,
             Stage.MODEL: self._model,
             Stage.TOOLS: self._run_tools,
@@ -193,13 +196,17 @@ class Answer:
         refusal = self._checks.input(self._route)
         return Outcome.DONE if refusal is None else self._ends(refusal)
 
+    async def _retrieve(self) -> Outcome:
+        failure = await self._finding.search(self._route)
+        return Outcome.DONE if failure is None else self._ends(failure)
+
     async def _assemble(self) -> Outcome:
         most = self._services.settings.limits.steps_per_turn
         if self._progress.step > min(most, self._route.steps or most):
             return self._ends(endings.incomplete("steps"))
         await self._steering.apply()
-        spent = self._spent()
-        return Outcome.DONE if spent is None else self._ends(spent)
+        ending = self._spent() or await self._finding.search(self._route)  # a taker has yet to search
+        return Outcome.DONE if ending is None else self._ends(ending)
 
     def _spent(self) -> Draft | None:
         """How the turn ends because it has cost too much, or does the same again and again."""
@@ -386,6 +393,7 @@ class Answer:
         route, checks = self._route, self._checks
         counter = self._services.estimates.of(self._spec.tenant_id).counter(deployment)
         system = [tenant.get("system_prompt")]
+        system.append(self._finding.says(route))
         if route.output_schema is not None and not deployment.structured_output:
             system.append(instruction(route.output_schema))
         answer = self._writer.fold.message()
@@ -397,7 +405,7 @@ class Answer:
             [checks.seen(message, route) for message in self._history],
             [checks.seen(said, route) for said in (self._spec.user_message(), answer) if said is not None],
             steering={name: checks.seen(steered, route) for name, steered in self._steering.inputs.items()},
-            data=data_of(shared, self._spec.context),
+            data=[*data_of(shared, self._spec.context), *self._finding.data()],
             earlier=self.earlier,
             max_tokens=prompt_budget(tenant, deployment, settings.limits.reserved_output_tokens),
             tools_tokens=counter.estimate_tools_tokens(tools),

@@ -1,10 +1,10 @@
 """The stages of a turn, from request to record, and which follows which. Pure: this file is the whole machine.
 
-    classify ─▶ check ─▶ assemble ─▶ model ─▶ validate ─▶ record
-                  │        ▲  ▲        │         │          ▲
-                  │        │  └─ tools ◀         │          │
-                  │        └────── repair ───────┘          │
-                  └──────────────── refused ────────────────┘
+    classify ─▶ check ─▶ retrieve ─▶ assemble ─▶ model ─▶ validate ─▶ record
+                  │         │          ▲  ▲        │         │          ▲
+                  │         │          │  └─ tools ◀         │          │
+                  │         │          └────── repair ───────┘          │
+                  └─────────┴──────────── refused ──────────────────────┘
 
 A turn is in one stage at a time, and each stage ends with one `Outcome`. What a stage does is in
 ``conversations.steps``; what it may end with, and what comes then, stands in `FOLLOWS` alone. Whatever ends the turn
@@ -26,6 +26,8 @@ class Stage(StrEnum):
     """A small model decides which of the tenant's routes the request is for, unless that is known already."""
     CHECK = "check"
     """The route's guards look at what the user has said."""
+    RETRIEVE = "retrieve"
+    """Documents of the tenant are searched for what the model may need, on routes that say so."""
     ASSEMBLE = "assemble"
     """A step begins: what was said meanwhile is folded in, and the budgets are looked at."""
     MODEL = "model"
@@ -55,8 +57,10 @@ class Outcome(StrEnum):
 
 FOLLOWS: Mapping[tuple[Stage, Outcome], Stage] = {
     (Stage.CLASSIFY, Outcome.DONE): Stage.CHECK,
-    (Stage.CHECK, Outcome.DONE): Stage.ASSEMBLE,
+    (Stage.CHECK, Outcome.DONE): Stage.RETRIEVE,
     (Stage.CHECK, Outcome.ENDED): Stage.RECORD,
+    (Stage.RETRIEVE, Outcome.DONE): Stage.ASSEMBLE,
+    (Stage.RETRIEVE, Outcome.ENDED): Stage.RECORD,
     (Stage.ASSEMBLE, Outcome.DONE): Stage.MODEL,
     (Stage.ASSEMBLE, Outcome.ENDED): Stage.RECORD,
     (Stage.MODEL, Outcome.DONE): Stage.VALIDATE,

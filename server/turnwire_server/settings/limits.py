@@ -97,6 +97,8 @@ class Limits(Section):
     """Characters of an answer that is held back which are kept; the provider is not read beyond them."""
     withheld_chars: Count = 262_144
     """Characters of an answer that is looked at before it is shown (`guards`); a longer one is refused."""
+    retrieval_s: Seconds = 2
+    """Seconds that searching documents may take."""
     classify_s: Seconds = 3
     """Seconds that the model of `tenants.*.classifier` has; past that the request takes its tenant's usual route."""
     steps_per_turn: Count = 8

@@ -162,6 +162,11 @@ class Route(Section):
     absent: all, `[]`: none."""
     steps: Count | None = None
     """Model calls of a turn at most; absent: `limits.steps_per_turn`."""
+    retrieval: Literal["never", "optional", "required"] = "never"
+    """Whether the tenant's documents are searched before a model is asked. When they cannot be: `optional`: it is asked
+    all the same, and told so; `required`: the turn ends `message.failed` with `unavailable`."""
+    retrieval_tokens: Count = 2_000
+    """Tokens of passages that go into a prompt at most."""
     guards: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
     """Names of the guards that look at what goes in and out, in this order."""
     output_schema: dict[str, Any] | None = None
