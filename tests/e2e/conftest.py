@@ -71,6 +71,7 @@ _ON_CLUSTER = frozenset(
         "test_who_is_suspended_or_removed_is_closed_and_refused_and_nobody_else",
         "test_what_an_operator_does_with_what_belongs_to_others_is_told",
         "test_a_change_at_the_command_line_is_live_within_seconds_beside_running_servers",
+        "test_a_release_counts_for_the_next_request_and_a_request_keeps_the_version_it_was_created_with",
     ]
 )
 # Of these there are two nodes on Redis too: a command comes to the one that does not run the turn.

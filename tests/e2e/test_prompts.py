@@ -69,6 +69,10 @@ async def test_a_prompt_is_filled_in_and_its_version_told_with_the_answer() -> N
             started = await alice.event("message.started", "r1")
             ended = await alice.terminal("r1")
             assert started["prompt"] == ended["message"]["prompt"] == {"name": "support", "version": 1}
+            kept = await app.front.services.archive.request("acme", "r1")
+            assert kept is not None, "with all that whoever takes the turn over needs"
+            assert kept.spec["prompt"] == {"name": "support", "version": 1}
+            assert kept.spec["tenant"]["system_prompt"].startswith("Be kind to Bo of acme")
             await other.call({"type": "conversation.open", "conversation_id": "c1"})
             await other.until(lambda: "c1" in other.folds)
             assert other.folds["c1"].view()["messages"][1]["prompt"] == {"name": "support", "version": 1}

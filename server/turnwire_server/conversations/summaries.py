@@ -19,13 +19,14 @@ from turnwire_server.archive.base import ArchiveUnavailable, Billing, UsageRow
 from turnwire_server.archive.summaries import SummaryRecord
 from turnwire_server.eventlog.base import ConversationRef
 from turnwire_server.gateway.errors import ProviderError
-from turnwire_server.gateway.provider import Chunk, ModelRequest, Text, Usage, pump
+from turnwire_server.gateway.provider import Chunk, ModelRequest, Text, Usage
 from turnwire_server.gateway.router import Walk
+from turnwire_server.gateway.usage import Outcome
 from turnwire_server.orchestration.context import chat_messages
 from turnwire_server.orchestration.summary import portion, split, summary_prompt
 
 from .history import Branch, branch_before, branch_with
-from .ledger import Ledger
+from .ledger import Ledger, OpenAttempt
 from .patience import until_answered
 from .services import Services
 from .spec import TurnSpec, prompt_budget
@@ -39,6 +40,7 @@ _FULL, _STAYS = 0.75, 0.5
 _USUAL_TOKENS = 8_000
 _ROUNDS = 8
 _LIMIT_S = 120.0
+_LAST_WORDS_S = 5.0
 _TOOL_CHARS = 1_000
 _PAGE_BYTES = 4 * 1024 * 1024
 
@@ -158,8 +160,10 @@ class Summaries:
             return await self._answer(self._services.router.walk(context.summary_route, spec.caller()), prompt, ledger)
         finally:
             if rows := ledger.usage_rows():
-                with anyio.CancelScope(shield=True):
+                with anyio.move_on_after(_LAST_WORDS_S, shield=True) as scope:
                     await self._account(spec, rows)
+                if scope.cancelled_caught:
+                    logger.warning("what a summary cost is not in the ledger: the archive did not answer")
 
     async def _answer(self, walk: Walk, prompt: list[dict[str, str]], ledger: Ledger) -> str | None:
         request = ModelRequest(messages=prompt, max_output_tokens=self._services.settings.context.summary_tokens)
@@ -167,30 +171,21 @@ class Summaries:
         while (call := await walk.next()) is not None:
             attempt += 1
             entry = ledger.begin(1, attempt, call.deployment, prompt)
-            pieces: list[str] = []
-
-            def take(chunks: Sequence[Chunk], pieces: list[str] = pieces, entry=entry, call=call) -> bool:  # type: ignore[no-untyped-def]
-                call.answered()
-                for chunk in chunks:
-                    if isinstance(chunk, Text):
-                        pieces.append(chunk.text)
-                        entry.generated(chunk.text)
-                    elif isinstance(chunk, Usage):
-                        entry.reported(chunk)
-                return True
-
-            outcome, error = "cancelled", None
+            outcome: Outcome = "cancelled"
+            error: ProviderError | None = None
             try:
                 async with call.provider.stream(request) as stream:
-                    await pump(stream, take)
+                    async for chunks in stream:
+                        call.answered()
+                        _take(entry, chunks)
                 outcome = "completed"
             except ProviderError as failed:
                 outcome, error = "failed", failed
             finally:
-                ledger.close(entry, outcome)  # type: ignore[arg-type]
+                ledger.close(entry, outcome)
                 walk.ended(call, error)
-            if outcome == "completed" and (text := "".join(pieces).strip()):
-                return text
+            if outcome == "completed":
+                return "".join(entry.texts).strip() or None
         logger.warning("no summary was made: %s", walk.error)
         return None
 
@@ -211,6 +206,14 @@ class Summaries:
             ),
             "accounting a summary",
         )
+
+
+def _take(entry: OpenAttempt, chunks: Sequence[Chunk]) -> None:
+    for chunk in chunks:
+        if isinstance(chunk, Text):
+            entry.generated(chunk.text)
+        elif isinstance(chunk, Usage):
+            entry.reported(chunk)
 
 
 async def history_of(services: Services, spec: TurnSpec) -> Branch:
