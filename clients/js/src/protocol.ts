@@ -105,6 +105,7 @@ export interface Hello {
   token?: string | null;
   client?: ClientInfo | null;
   resume?: ResumeEntry[];
+  traceparent?: string | null;
 }
 export interface ClientInfo {
   name?: string | null;
@@ -211,6 +212,7 @@ export interface RequestCreate {
   metadata?: {
     [k: string]: unknown;
   } | null;
+  traceparent?: string | null;
   type: "request.create";
   conversation_id: string;
   input: string | InputText[];
@@ -310,6 +312,7 @@ export interface RequestRegenerate {
   metadata?: {
     [k: string]: unknown;
   } | null;
+  traceparent?: string | null;
   type: "request.regenerate";
   message_id: string;
 }
