@@ -22,6 +22,7 @@ from .archive_context import Contexts
 from .archive_conversations import Conversations, Members
 from .archive_requests import Amending, Branches, Effects, Endings, Feedback, Fences, Parking, Requests
 from .archive_tenants import Audit, Tenants
+from .archive_traces import Traces
 from .archive_usage import Spending, Sums
 from .kit import ArchiveKit, Clock
 
@@ -44,6 +45,7 @@ class ArchiveContract(
     EarlyCancels,
     Branches,
     Feedback,
+    Traces,
     Spending,
     Sums,
     Tenants,

@@ -58,6 +58,7 @@ ARCHIVE_STEPS = frozenset(
         "record_cancel",
         "forget_cancels",
         "add_feedback",
+        "add_trace",
         "put_tenant",
         "add_audit",
     ]
@@ -73,6 +74,7 @@ ARCHIVE_LOOKS = frozenset(
         "open_requests",
         "messages",
         "message",
+        "traces",
         "context",
         "usage",
         "spent",

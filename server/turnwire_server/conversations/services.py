@@ -14,6 +14,7 @@ from turnwire_server.gateway.router import Router
 from turnwire_server.gateway.usage import TokenCounter
 from turnwire_server.settings import Settings
 from turnwire_server.telemetry.metrics import Metrics
+from turnwire_server.telemetry.tracing import Tracer
 from turnwire_server.tenants import TenantDirectory
 from turnwire_server.tools.executor import ToolExecutor
 
@@ -37,6 +38,7 @@ class Services:
     estimates: EstimatesByTenant
     tenants: TenantDirectory
     metrics: Metrics
+    tracer: Tracer
     quotas: Quotas
     checkpoint: Callable[[], Awaitable[None]]
     clock: Callable[[], float] = field(default=time.time)

@@ -66,6 +66,8 @@ class TurnSpec:
     scopes: Sequence[str] = ()
     on_busy: OnBusyMode = "queue"
     target: str | None = None
+    traceparent: str | None = None
+    """Where the client's own trace stands, if it has one (W3C)."""
     ordinal: int = 0
     parent_id: str | None = None
 
@@ -93,6 +95,7 @@ class TurnSpec:
                 "regions": list(tenant.regions),
                 "tools": None if tenant.tools is None else list(tenant.tools),
                 "limits": limits_of(tenant),
+                **({"redact": list(tenant.redact)} if tenant.redact else {}),
             },
             metadata=command.metadata,
             context=command.context,
@@ -100,6 +103,7 @@ class TurnSpec:
             scopes=sorted(principal.scopes),
             on_busy=command.on_busy,
             target=command.target,
+            traceparent=command.traceparent,
         )
 
     def to_json(self, command: RequestCreate) -> dict[str, Any]:

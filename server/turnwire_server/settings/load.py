@@ -230,6 +230,8 @@ def _cross_check(tree: Tree, tables: Tree, environ: Mapping[str, str]) -> list[F
         faults += checks.check_limits(tables["limits"])
     if "alerts" in tables:
         faults += checks.check_alerts(tables["alerts"], environ)
+    if "telemetry" in tables:
+        faults += checks.check_telemetry(tables["telemetry"], environ)
     faults += checks.check_deployments(tables["deployments"], environ)
     faults += checks.check_routes(tables["routes"], set(_names(tree["deployments"])))
     faults += checks.check_tenants(

@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from turnwire_server.settings.section import Count, HttpAddress, Name, Seconds, Section
 from turnwire_server.settings.tools import ToolName
@@ -172,6 +172,20 @@ class Tenant(Section):
     """Connections of the tenant to one process; absent: `limits.connections_per_tenant`."""
     connections_per_user: Count | None = None
     """Connections of one of its users to one process; absent: `limits.connections_per_user`."""
+    redact: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=32)] = ()
+    """What is hidden in the tenant's traces besides keys and tokens: `email`, `phone`, `card`, `ip`, `iban`, and regular
+    expressions of your own, as `re:…`. A turn keeps what was set when it was requested."""
     suspended: bool = False
     """Refuses the tenant: its connections are closed with 4503, and its running turns end before their next model
     call."""
+
+    @field_validator("redact")
+    @classmethod
+    def _can_be_used(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        # Loaded only where it is used: most configurations have none.
+        from turnwire_server.telemetry.tracing.policy import check
+
+        for entry in entries:
+            if (fault := check(entry)) is not None:
+                raise ValueError(f"{entry!r} {fault}")
+        return entries

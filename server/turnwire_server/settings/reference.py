@@ -20,7 +20,13 @@ from pydantic.fields import FieldInfo
 from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, Route, Tenant, Weight
 from turnwire_server.settings.section import ID_PATTERN, MOST_BYTES, MOST_COUNT, MOST_S, Section
-from turnwire_server.settings.tables import AlertSettings, AuthSettings, ServerSettings, StorageSettings
+from turnwire_server.settings.tables import (
+    AlertSettings,
+    AuthSettings,
+    ServerSettings,
+    StorageSettings,
+    TelemetrySettings,
+)
 from turnwire_server.settings.tools import McpServerSettings, ToolsSettings
 
 TABLES: dict[str, type[Section]] = {
@@ -29,6 +35,7 @@ TABLES: dict[str, type[Section]] = {
     "auth": AuthSettings,
     "limits": Limits,
     "alerts": AlertSettings,
+    "telemetry": TelemetrySettings,
     "deployments": Deployment,
     "routes": Route,
     "tenants": Tenant,
