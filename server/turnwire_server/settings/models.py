@@ -173,8 +173,8 @@ class Tenant(Section):
     connections_per_user: Count | None = None
     """Connections of one of its users to one process; absent: `limits.connections_per_user`."""
     redact: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=32)] = ()
-    """What is hidden in the tenant's traces besides keys and tokens: `email`, `phone`, `card`, `ip`, `iban`, and regular
-    expressions of your own, as `re:…`. A turn keeps what was set when it was requested."""
+    """What is hidden in the tenant's traces besides keys and tokens: `email`, `phone`, `card`, `ip`, `iban`, and
+    regular expressions of your own, as `re:…`. A turn keeps what was set when it was requested."""
     suspended: bool = False
     """Refuses the tenant: its connections are closed with 4503, and its running turns end before their next model
     call."""
