@@ -24,6 +24,7 @@ from turnwire_protocol.fields import (
     Since,
     Title,
     Token,
+    Traceparent,
     UserId,
     Whole,
     expected,
@@ -81,6 +82,7 @@ class Hello(BaseCommand):
     client: ClientInfo | None = None
     # The number of entries is a limit of the server, see `wire`.
     resume: list[ResumeEntry] = Field(default_factory=list)
+    traceparent: Traceparent | None = None
 
 
 class AuthRefresh(BaseCommand):

@@ -60,6 +60,16 @@ def _cursor(value: Any) -> Any:
     raise expected("a cursor, {epoch: string, seq: integer from 0}")
 
 
+TRACEPARENT_PATTERN = r"^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$"
+_TRACEPARENT = re.compile(TRACEPARENT_PATTERN.strip("^$"))
+
+
+def _traceparent(value: Any) -> Any:
+    if not isinstance(value, str) or _TRACEPARENT.fullmatch(value) is None:
+        raise expected("a W3C traceparent, version-trace-parent-flags in lower-case hexadecimal digits")
+    return value
+
+
 _CURSOR_SCHEMA = {
     "type": "object",
     "properties": {
@@ -71,6 +81,10 @@ _CURSOR_SCHEMA = {
 
 Id = Annotated[str, BeforeValidator(_id), WithJsonSchema({"type": "string", "pattern": ID_PATTERN})]
 Since = Annotated[Cursor, BeforeValidator(_cursor), WithJsonSchema(_CURSOR_SCHEMA)]
+Traceparent = Annotated[
+    str, BeforeValidator(_traceparent), WithJsonSchema({"type": "string", "pattern": TRACEPARENT_PATTERN})
+]
+"""Where the client's own trace stands (W3C Trace Context)."""
 Whole = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
 UserId = Annotated[str, text(256, least=1)]
 CallId = Annotated[str, text(256, least=1)]

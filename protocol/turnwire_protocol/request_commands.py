@@ -20,7 +20,19 @@ from pydantic import (
     model_validator,
 )
 
-from turnwire_protocol.fields import BaseCommand, CallId, Id, Model, Reason, Since, Whole, combined, expected, text
+from turnwire_protocol.fields import (
+    BaseCommand,
+    CallId,
+    Id,
+    Model,
+    Reason,
+    Since,
+    Traceparent,
+    Whole,
+    combined,
+    expected,
+    text,
+)
 from turnwire_protocol.model import TextPart
 
 TOOL_NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
@@ -133,6 +145,7 @@ class NewRequest(BaseCommand):
     segments: Segments | None = None
     since: Since | None = None
     metadata: dict[str, Any] | None = None
+    traceparent: Traceparent | None = None
 
     @model_validator(mode="after")
     def _steers_its_target(self) -> Self:

@@ -36,7 +36,9 @@ from .orchestration.classify import Rules
 from .orchestration.guards import Guards
 from .retrieval.build import opened as open_retrieval
 from .settings import Settings
+from .telemetry import redactor
 from .telemetry.metrics import Metrics
+from .telemetry.tracing import Tracer
 from .tenants import TenantDirectory
 from .tools.demo import DEMO_TOOLS
 from .tools.executor import ToolExecutor, ToolResult
@@ -113,6 +115,7 @@ async def running(
         background = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(background.cancel_scope.cancel)
         background.start_soon(services.commit.run, name="group commit")
+        background.start_soon(services.tracer.run, name="traces")
         turns = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(turns.cancel_scope.cancel)
         hub = ConversationHub(services, turns, flush, tell, look_again)
@@ -165,6 +168,7 @@ async def _open_services(
         counter=counter,
         estimates=estimates,
         metrics=metrics,
+        tracer=_open_tracer(settings, environ, engines, metrics, stack),
         tenants=TenantDirectory(settings, engines.archive),
         quotas=Quotas(engines.quotas, engines.archive, router, counter, settings.limits, metrics, alerts),
         guards=guards,
@@ -200,6 +204,29 @@ async def _open_tools(
     tools = ToolExecutor(registry, settings.limits, ended=ended)
     stack.push_async_callback(tools.aclose)
     return tools
+
+
+def _open_tracer(
+    settings: Settings, environ: Mapping[str, str], engines: Engines, metrics: Metrics, stack: AsyncExitStack
+) -> Tracer:
+    telemetry, exporter = settings.telemetry, None
+    if telemetry.otlp_endpoint is not None:
+        # Imported only where it is used: the exporter takes as long to load as a third of the server.
+        from .telemetry.tracing.otlp import OtlpExporter
+
+        exporter = OtlpExporter(
+            telemetry.otlp_endpoint, telemetry.otlp_headers(environ), metrics, node_id=settings.server.node_id
+        )
+    tracer = Tracer(
+        engines.archive.add_trace if telemetry.trace_record else None,
+        redactor(settings.secret_values(environ)),
+        metrics,
+        exporter,
+        sample=telemetry.sample,
+        captures_content=telemetry.capture_content,
+    )
+    stack.push_async_callback(tracer.aclose)
+    return tracer
 
 
 class _AppendMetrics:

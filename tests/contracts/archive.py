@@ -24,6 +24,7 @@ from .archive_prompts import Prompts
 from .archive_requests import Amending, Branches, Effects, Endings, Feedback, Fences, Parking, Requests
 from .archive_summaries import Summaries
 from .archive_tenants import Audit, Tenants
+from .archive_traces import Traces
 from .archive_usage import Spending, Sums
 from .kit import ArchiveKit, Clock
 
@@ -46,6 +47,7 @@ class ArchiveContract(
     EarlyCancels,
     Branches,
     Feedback,
+    Traces,
     Spending,
     Sums,
     Tenants,

@@ -177,6 +177,7 @@ WRITES: dict[str, Callable[[Archive], Awaitable[Any]]] = {
     "record_cancel that came before": lambda archive: cancel(archive, "later"),
     "forget_cancels": lambda archive: archive.forget_cancels(10_000),
     "add_feedback": lambda archive: archive.add_feedback("acme", "r1", "ann", rating=1, comment=None, at=5),
+    "add_trace": lambda archive: archive.add_trace("acme", "r1", 1, {"spans": []}),
     "put_tenant": lambda archive: archive.put_tenant("acme", {"features": []}, replaces=1, entry=audited("once")),
     "add_audit": lambda archive: archive.add_audit(audited("once")),
 }
@@ -191,6 +192,7 @@ LOOKS: dict[str, Callable[[Archive], Awaitable[Any]]] = {
     "messages": lambda archive: archive.messages("acme", "talk", leaf="a-r1", limit=10, max_bytes=1000),
     "message": lambda archive: archive.message("acme", "talk", "u-r1"),
     "usage": lambda archive: archive.usage("acme", "r1"),
+    "traces": lambda archive: archive.traces("acme", "r1"),
     "spent": lambda archive: archive.spent("acme", 0),
     "usage_sums": lambda archive: archive.usage_sums(["day"], tenant_id="acme"),
     "tenant": lambda archive: archive.tenant("acme"),

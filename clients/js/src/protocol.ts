@@ -107,6 +107,7 @@ export interface Hello {
   token?: string | null;
   client?: ClientInfo | null;
   resume?: ResumeEntry[];
+  traceparent?: string | null;
 }
 export interface ClientInfo {
   name?: string | null;
@@ -216,6 +217,7 @@ export interface RequestCreate {
   metadata?: {
     [k: string]: unknown;
   } | null;
+  traceparent?: string | null;
   type: "request.create";
   conversation_id: string;
   input: string | InputText[];
@@ -318,6 +320,7 @@ export interface RequestRegenerate {
   metadata?: {
     [k: string]: unknown;
   } | null;
+  traceparent?: string | null;
   type: "request.regenerate";
   message_id: string;
 }

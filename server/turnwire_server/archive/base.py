@@ -31,6 +31,10 @@ ENDINGS_OF_CANCELLED = frozenset({"cancelled", "merged"})
 """The outcomes that a request with a cancel mark can end with."""
 
 
+MOST_RUNS_TRACED = 64
+"""Runs of one request that leave a trace: one that is parked and spoken to again and again has no end of them."""
+
+
 class ArchiveUnavailable(Exception):
     """The archive did not answer. ``unknown`` is False when it is known that nothing was written."""
 
@@ -204,8 +208,8 @@ class Archive(TenantArchive, PromptArchive, SummaryArchive, Protocol):
         """Keep the ``place`` of a record that stands, found by its key and ``op``; else do nothing."""
 
     async def delete_conversation(self, tenant_id: str, conversation_id: str) -> None:
-        """Drop it with its messages, requests and their marks, shared context and feedback. The usage ledger stays,
-        and so do cancels of requests that were absent. A conversation that is absent is no error.
+        """Drop it with its messages, requests and their marks, shared context, traces and feedback. The usage ledger
+        stays, and so do cancels of requests that were absent. A conversation that is absent is no error.
 
         The record itself goes last: what was interrupted is still there to be found and deleted again.
         """
@@ -371,3 +375,12 @@ class Archive(TenantArchive, PromptArchive, SummaryArchive, Protocol):
         self, tenant_id: str, request_id: str, user_id: str, *, rating: int | str, comment: str | None, at: int
     ) -> bool:
         """Keep a user's feedback on a request, the newest counts. False when there is no such request."""
+
+    async def add_trace(self, tenant_id: str, request_id: str, fence: int, record: Mapping[str, Any]) -> bool:
+        """Keep what one run of a request, told by its fence, has to say of itself: once, the first counts.
+
+        False, and nothing is kept, when there is no such request or it has as many as `MOST_RUNS_TRACED`.
+        """
+
+    async def traces(self, tenant_id: str, request_id: str) -> Sequence[dict[str, Any]]:
+        """What the runs of a request have left, by fence."""

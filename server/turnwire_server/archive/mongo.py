@@ -42,6 +42,7 @@ from turnwire_protocol import Message
 
 from .base import (
     ENDINGS_OF_CANCELLED,
+    MOST_RUNS_TRACED,
     ArchiveUnavailable,
     Billing,
     ContextFull,
@@ -89,6 +90,7 @@ from .mongo_tenants import (
     tenant_record,
     tenant_records,
 )
+from .mongo_traces import trace_document, trace_records
 from .mongo_usage import spending, spent, summing, sums_of, usage_document, usage_row
 from .prompts import PromptKey, PromptRecord, PromptVersion
 from .summaries import SummaryRecord
@@ -154,6 +156,7 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
         _index("tenant", "request", "user", unique=True),
         _index("tenant", "conversation"),
     ),
+    "traces": (_index("tenant", "conversation"), _index("tenant", "request", "fence")),
     "early_cancels": (_index("at"),),
     "tenants": (_index("tenant", only=UNTOLD),),
     "prompts": (_index("tenant", "name"), _index("tenant", only=UNTOLD)),
@@ -338,7 +341,7 @@ class MongoArchive:
     async def delete_conversation(self, tenant_id: str, conversation_id: str) -> None:
         key = {"tenant": tenant_id, "conversation": conversation_id}
         async with self._writing() as (db, writing):
-            for name in ("feedback", "requests", "context", "summaries"):
+            for name in ("feedback", "requests", "context", "summaries", "traces"):
                 await writing.do(db[name].delete_many(key, session=writing.session))
             last = {"_id": identity(tenant_id, conversation_id)}
             await writing.do(db["conversations"].delete_one(last, session=writing.session))
@@ -674,6 +677,29 @@ class MongoArchive:
             his = {"tenant": tenant_id, "request": request_id, "user": user_id}
             await _upsert(writing, db["feedback"], his, {"$set": said})
             return True
+
+    async def add_trace(self, tenant_id: str, request_id: str, fence: int, record: Mapping[str, Any]) -> bool:
+        key = {"_id": identity(tenant_id, request_id)}
+        theirs = {"tenant": tenant_id, "request": request_id}
+        async with self._writing() as (db, writing):
+            of = await db["requests"].find_one(key, {"conversation": True}, session=writing.session)
+            if of is None:
+                return False
+            document = trace_document(tenant_id, request_id, of["conversation"], fence, record)
+            others = {**theirs, "fence": {"$ne": fence}}
+            if await db["traces"].count_documents(others, session=writing.session) >= MOST_RUNS_TRACED:
+                return False
+            await _insert_once(writing, db["traces"], document)
+            if await db["requests"].find_one(key, {"_id": True}, session=writing.session) is None:
+                # Its conversation was deleted meanwhile: nothing of it may stay.
+                await writing.do(db["traces"].delete_one({"_id": document["_id"]}, session=writing.session))
+                return False
+            return True
+
+    async def traces(self, tenant_id: str, request_id: str) -> Sequence[dict[str, Any]]:
+        key = {"tenant": tenant_id, "request": request_id}
+        async with self._reading() as db:
+            return trace_records(await db["traces"].find(key).sort([("fence", ASCENDING)]).to_list(None))
 
     # --- calls -----------------------------------------------------------------------------------------
 

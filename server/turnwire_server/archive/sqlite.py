@@ -18,9 +18,10 @@ import orjson
 from turnwire_protocol import Message, message_from_wire, to_wire
 from turnwire_server.sqlite import Database, DatabaseUnavailable
 
-from . import sqlite_context, sqlite_prompts, sqlite_summaries, sqlite_tenants, sqlite_usage
+from . import sqlite_context, sqlite_prompts, sqlite_summaries, sqlite_tenants, sqlite_traces, sqlite_usage
 from .base import (
     ENDINGS_OF_CANCELLED,
+    MOST_RUNS_TRACED,
     ArchiveUnavailable,
     Billing,
     ContextRecord,
@@ -96,6 +97,7 @@ SCHEMA = (
     *sqlite_tenants.SCHEMA,
     *sqlite_prompts.SCHEMA,
     *sqlite_summaries.SCHEMA,
+    *sqlite_traces.SCHEMA,
 )
 
 _VISIBLE = """FROM conversations c LEFT JOIN members m
@@ -218,7 +220,7 @@ class SqliteArchive:
     async def delete_conversation(self, tenant_id: str, conversation_id: str) -> None:
         def drop(db: Connection) -> None:
             key = (tenant_id, conversation_id)
-            for table in ("feedback", "parked", "cancel_marks", "fences", "amended", "effects"):
+            for table in ("feedback", "traces", "parked", "cancel_marks", "fences", "amended", "effects"):
                 db.execute(
                     f"DELETE FROM {table} WHERE tenant = ? AND request IN"
                     " (SELECT request FROM requests WHERE tenant = ? AND conversation = ?)",
@@ -588,6 +590,14 @@ class SqliteArchive:
             return True
 
         return await self._write(insert)
+
+    async def add_trace(self, tenant_id: str, request_id: str, fence: int, record: Mapping[str, Any]) -> bool:
+        return await self._write(
+            lambda db: sqlite_traces.add_trace(db, tenant_id, request_id, fence, record, MOST_RUNS_TRACED)
+        )
+
+    async def traces(self, tenant_id: str, request_id: str) -> Sequence[dict[str, Any]]:
+        return await self._read(lambda db: sqlite_traces.traces_of(db, tenant_id, request_id))
 
     async def _write(self, work: Callable[[Connection], T]) -> T:
         try:

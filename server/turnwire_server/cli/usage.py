@@ -173,14 +173,15 @@ def _time(option: str, said: str, now: datetime) -> int:
 
 
 async def _ask(settings: Settings, question: Question) -> Sequence[UsageSum]:
-    async with _archive(settings) as archive:
+    async with reading_archive(settings) as archive:
         return await archive.usage_sums(
             question.by, tenant_id=question.tenant_id, since_ms=question.since_ms, until_ms=question.until_ms
         )
 
 
 @asynccontextmanager
-async def _archive(settings: Settings) -> AsyncIterator[Archive]:
+async def reading_archive(settings: Settings) -> AsyncIterator[Archive]:
+    """The archive, to be read alone, also beside servers that run on it."""
     storage = settings.storage
     if storage.mongo_url is not None:
         url, name = storage.mongo_url.get_secret_value(), storage.mongo_database

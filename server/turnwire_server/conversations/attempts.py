@@ -15,6 +15,7 @@ from turnwire_protocol import StepContext, StepFailed, StepStarted
 from turnwire_server.gateway.errors import ProviderError
 from turnwire_server.gateway.router import Call, Walk
 from turnwire_server.gateway.usage import Outcome
+from turnwire_server.telemetry.tracing import Span
 
 from .ledger import Ledger, OpenAttempt
 from .progress import Progress
@@ -26,7 +27,7 @@ from .writer import TurnWriter
 @dataclass(slots=True, eq=False)
 class Attempt:
     """One call under way. ``tools`` are what the model is offered; ``entry`` is its row; ``began`` is when it was made,
-    in seconds since the epoch."""
+    in seconds since the epoch; ``is_silent`` until the model has said something."""
 
     number: int
     walk: Walk
@@ -34,6 +35,8 @@ class Attempt:
     tools: list[dict[str, Any]]
     entry: OpenAttempt
     began: float
+    span: Span
+    is_silent: bool = True
 
 
 class Attempts:
@@ -66,7 +69,8 @@ class Attempts:
         progress.attempt += 1
         counted = None if context is None else context.tokens
         entry = self._ledger.begin(progress.step, progress.attempt, deployment, prompt, tools, counted)
-        attempt = Attempt(progress.attempt, walk, call, tools, entry, self._services.clock())
+        span = self._writer.trace.attempt(deployment, progress.step, progress.attempt, prompt)
+        attempt = Attempt(progress.attempt, walk, call, tools, entry, self._services.clock(), span)
         self._open.append(attempt)
         self._writer.event(
             StepStarted(
@@ -81,13 +85,21 @@ class Attempts:
             checkpoint=True,
         )
         await self._writer.flush()
-        attempt.began = self._services.clock()
+        attempt.began = attempt.span.began = self._services.clock()
         return attempt
+
+    def answered(self, attempt: Attempt) -> None:
+        """The model has said something."""
+        attempt.call.answered()
+        if attempt.is_silent:
+            attempt.is_silent = False
+            self._writer.trace.answered(attempt.span)
 
     def end(self, attempt: Attempt, outcome: Outcome, error: ProviderError | None = None) -> None:
         """It is over."""
         self._open.remove(attempt)
-        self._ledger.close(attempt.entry, outcome)
+        row = self._ledger.close(attempt.entry, outcome)
+        self._writer.trace.attempt_ended(attempt.span, row, None if error is None else error.kind.value)
         attempt.walk.ended(attempt.call, error)
         self._services.metrics.provider_attempts_total.labels(attempt.call.name, outcome).inc()
 

@@ -33,9 +33,10 @@ async def conclude(
     presented: int | None = None,
     epoch: str | None = None,
     reentry: Callable[[dict[str, Any]], Reentry] | None = None,
+    told: Callable[[Mapping[str, Any]], None] = lambda ending: None,
 ) -> Finished:
     """Archive and finish. ``presented`` is what the seal has told, ``epoch`` and ``reentry`` are the turn's newest, if
-    it ran here. Raises `LostOwnership`."""
+    it ran here; ``told`` is called with the ending that stands. Raises `LostOwnership`."""
     ending = endings.settled(ending, owned.presented if presented is None else presented)
     archived = False
     with anyio.move_on_after(services.settings.storage.archive_wait_s):
@@ -57,6 +58,7 @@ async def conclude(
     )
     if isinstance(answer, Fenced):
         raise LostOwnership
+    told(ending)
     if archived:  # else its rows are in no sum of the ledger yet: it goes on holding until `archive_late`
         await services.quotas.settle(owned.request, owned.spec, endings.rows_of(ending))
     services.metrics.turns_total.labels(ending["outcome"]).inc()

@@ -68,8 +68,8 @@ class Ledger:
         self._open.append(opened)
         return opened
 
-    def close(self, opened: OpenAttempt, outcome: Outcome) -> None:
-        """An attempt has ended."""
+    def close(self, opened: OpenAttempt, outcome: Outcome) -> AttemptUsage:
+        """An attempt has ended; returns its row."""
         self._open.remove(opened)
         source: Source = "provider"
         figures = opened.usage
@@ -82,7 +82,9 @@ class Ledger:
         tokens = (figures.input_tokens, figures.output_tokens, figures.cached_tokens)
         cost = cost_usd(opened.deployment, *tokens)
         name = opened.deployment.name
-        self.attempts.append(AttemptUsage(opened.step, opened.attempt, name, outcome, *tokens, cost, source))
+        row = AttemptUsage(opened.step, opened.attempt, name, outcome, *tokens, cost, source)
+        self.attempts.append(row)
+        return row
 
     def _estimate(self, opened: OpenAttempt) -> Usage:
         estimates, deployment = self._estimates, opened.deployment

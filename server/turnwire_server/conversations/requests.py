@@ -211,11 +211,14 @@ class Requests:
             conversation = await self._hub.record(ConversationRef(record.tenant_id, record.conversation_id))
         if record is None or conversation is None or role_of(conversation, principal) is None:
             raise CommandError(ErrorCode.NOT_FOUND, f"no message '{command.message_id}'")
-        said = command.model_dump(exclude_unset=True, exclude={"type", "message_id", "tools", "segments"})
+        said = command.model_dump(
+            exclude_unset=True, exclude={"type", "message_id", "tools", "segments", "traceparent"}
+        )
         create = RequestCreate(
             **said,
             tools=command.tools,
             segments=command.segments,
+            traceparent=command.traceparent,
             conversation_id=record.conversation_id,
             input=[InputText(kind="text", text=text) for text in TurnSpec.from_json(record.spec, 0).texts],
             parent_id=record.input.parent_id,

@@ -17,6 +17,7 @@ from turnwire_server.orchestration.guards import Guards
 from turnwire_server.retrieval.service import Retrieval
 from turnwire_server.settings import Settings
 from turnwire_server.telemetry.metrics import Metrics
+from turnwire_server.telemetry.tracing import Tracer
 from turnwire_server.tenants import TenantDirectory
 from turnwire_server.tools.executor import ToolExecutor
 
@@ -41,6 +42,7 @@ class Services:
     estimates: EstimatesByTenant
     tenants: TenantDirectory
     metrics: Metrics
+    tracer: Tracer
     quotas: Quotas
     guards: Guards
     retrieval: Retrieval

@@ -85,6 +85,8 @@ class TurnSpec:
     target: str | None = None
     prompt: Mapping[str, Any] | None = None
     """Name and version of the prompt that ``tenant["system_prompt"]`` was made of."""
+    traceparent: str | None = None
+    """Where the client's own trace stands, if it has one (W3C)."""
     ordinal: int = 0
     parent_id: str | None = None
 
@@ -122,6 +124,7 @@ class TurnSpec:
                 "regions": list(tenant.regions),
                 "tools": None if tenant.tools is None else list(tenant.tools),
                 "limits": limits_of(tenant),
+                **({"redact": list(tenant.redact)} if tenant.redact else {}),
             },
             metadata=command.metadata,
             context=command.context,
@@ -132,6 +135,7 @@ class TurnSpec:
             on_busy=command.on_busy,
             target=command.target,
             prompt=prompt.to_json(),
+            traceparent=command.traceparent,
         )
 
     def to_json(self, command: RequestCreate) -> dict[str, Any]:

@@ -427,7 +427,7 @@ class Answer:
     def _take(self, attempt: Attempt, chunks: Sequence[Chunk]) -> bool:
         """What the model has said; whether there is room for more."""
         writer, entry = self._writer, attempt.entry
-        attempt.call.answered()
+        self._attempts.answered(attempt)
         for chunk in chunks:
             if isinstance(chunk, Text):
                 if not self._checks.withholds(chunk.text):

@@ -46,6 +46,7 @@ from .services import Services
 from .spec import TurnSpec
 from .steps import Answer
 from .summaries import history_of
+from .tracing import TurnTrace
 from .writer import LostOwnership, TurnWriter
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ class Turn:
         self._presented: int | None = None
         self._draining = False
         self._must_recall = False
+        self._trace = TurnTrace(services.tracer, self.spec, owned, self._fold, services.clock)
         limits, storage = services.settings.limits, services.settings.storage
         self._writer = TurnWriter(
             owned,
@@ -123,6 +125,7 @@ class Turn:
             stall_s=storage.outage_hold_s,
             stall_chars=storage.outage_buffer_bytes,
             hold_chars=limits.held_chars,
+            trace=self._trace,
         )
         self._head: dict[str, Any] = {"conversation_id": self.spec.conversation_id, "request_id": self.spec.request_id}
         self.hear(owned.intents)
@@ -254,6 +257,7 @@ class Turn:
 
     async def run(self) -> Finished | None:
         """Run to the end. None when the turn is no longer this node's."""
+        self._trace.began(self._ledger, recovered=self._recovered)
         try:
             ending = self.owned.ending
             if self._decided is not None:
@@ -267,10 +271,13 @@ class Turn:
                 presented=self._presented,
                 epoch=self._writer.epoch,
                 reentry=self._writer.reentry,
+                told=self._trace.end,
             )
         except LostOwnership:
+            self._trace.give_up("lost")
             logger.warning("request %s was taken over or deleted", self.owned.request.request_id)
         except HandedOver:
+            self._trace.give_up("parked" if self._progress.parked_at else "handed_over")
             logger.info("request %s is handed over to another node", self.owned.request.request_id)
         return None
 

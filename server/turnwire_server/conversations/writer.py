@@ -29,6 +29,7 @@ from turnwire_server.eventlog.base import Append, Appended, Fenced, Forgotten, I
 from turnwire_server.eventlog.group_commit import GroupCommit
 
 from .deltas import DeltaBuffer, DeltaType
+from .tracing import TurnTrace
 
 _DELTAS = (OutputTextDelta, ReasoningDelta, ToolArgumentsDelta)
 _OF_THE_MODEL = (*_DELTAS, PartReset, ToolStarted)
@@ -58,8 +59,10 @@ class TurnWriter:
         stall_s: float,
         stall_chars: int,
         hold_chars: int,
+        trace: TurnTrace,
     ) -> None:
         self.fold = fold
+        self.trace = trace
         self.buffer = self._new_buffer(owned, fold)
         self.heard = owned.taken
         """How far the inbox was read."""
@@ -114,6 +117,7 @@ class TurnWriter:
         """Any other event. With ``checkpoint`` the turn's own state is stored in the same step."""
         if self._is_dropped(event):
             return
+        self.trace.saw(event)
         self.buffer.add(event)
         self._want_checkpoint |= checkpoint
         self._wake()

@@ -10,7 +10,13 @@ from turnwire_server.settings.faults import Fault, SettingsError
 from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.load import build_settings, load_settings
 from turnwire_server.settings.models import Deployment, GuardSettings, Route, Tenant
-from turnwire_server.settings.tables import AlertSettings, AuthSettings, ServerSettings, StorageSettings
+from turnwire_server.settings.tables import (
+    AlertSettings,
+    AuthSettings,
+    ServerSettings,
+    StorageSettings,
+    TelemetrySettings,
+)
 from turnwire_server.settings.tools import McpServerSettings, ToolsSettings
 from turnwire_server.settings.tree import Settings
 
@@ -27,6 +33,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "StorageSettings",
+    "TelemetrySettings",
     "Tenant",
     "ToolsSettings",
     "accepted_algorithms",

@@ -21,7 +21,13 @@ from turnwire_server.settings.faults import ABSENT, Fault
 from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, Route, Tenant
 from turnwire_server.settings.retrieval import RetrievalSettings
-from turnwire_server.settings.tables import AlertSettings, AuthSettings, ServerSettings, StorageSettings
+from turnwire_server.settings.tables import (
+    AlertSettings,
+    AuthSettings,
+    ServerSettings,
+    StorageSettings,
+    TelemetrySettings,
+)
 from turnwire_server.settings.tools import McpServerSettings
 
 KEY_SOURCES = ("jwt_secret", "jwt_public_key", "jwks_url")
@@ -59,6 +65,12 @@ def check_alerts(alerts: AlertSettings, environ: Mapping[str, str]) -> Iterator[
     variable = alerts.webhook_secret_env
     if variable is not None and not environ.get(variable, "").strip():
         yield Fault("alerts.webhook_secret_env", variable, "names an environment variable that is not set")
+
+
+def check_telemetry(telemetry: TelemetrySettings, environ: Mapping[str, str]) -> Iterator[Fault]:
+    variable = telemetry.otlp_headers_env
+    if variable is not None and not environ.get(variable, "").strip():
+        yield Fault("telemetry.otlp_headers_env", variable, "names an environment variable that is not set")
 
 
 def check_storage(storage: StorageSettings) -> Iterator[Fault]:

@@ -233,6 +233,8 @@ def _cross_check(tree: Tree, tables: Tree, environ: Mapping[str, str]) -> list[F
         faults += checks.check_limits(tables["limits"])
     if "alerts" in tables:
         faults += checks.check_alerts(tables["alerts"], environ)
+    if "telemetry" in tables:
+        faults += checks.check_telemetry(tables["telemetry"], environ)
     faults += checks.check_deployments(tables["deployments"], environ)
     if "retrieval" in tables:
         known = set(_names(tree["deployments"]))

@@ -275,6 +275,9 @@ class Tenant(Section):
     """Connections of the tenant to one process; absent: `limits.connections_per_tenant`."""
     connections_per_user: Count | None = None
     """Connections of one of its users to one process; absent: `limits.connections_per_user`."""
+    redact: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=32)] = ()
+    """What is hidden in the tenant's traces besides keys and tokens: `email`, `phone`, `card`, `ip`, `iban`, and
+    regular expressions of your own, as `re:…`. A turn keeps what was set when it was requested."""
     suspended: bool = False
     """Refuses the tenant: its connections are closed with 4503, and its running turns end before their next model
     call."""
@@ -284,3 +287,14 @@ class Tenant(Section):
         if self.prompt is not None and self.system_prompt is not None:
             raise ValueError("must have at most one of system_prompt and prompt")
         return self
+
+    @field_validator("redact")
+    @classmethod
+    def _can_be_used(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        # Loaded only where it is used: most configurations have none.
+        from turnwire_server.telemetry.tracing.policy import check
+
+        for entry in entries:
+            if (fault := check(entry)) is not None:
+                raise ValueError(f"{entry!r} {fault}")
+        return entries

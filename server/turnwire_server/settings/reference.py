@@ -22,7 +22,13 @@ from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, GuardSettings, Route, Tenant, Weight
 from turnwire_server.settings.retrieval import RetrievalSettings
 from turnwire_server.settings.section import ID_PATTERN, MOST_BYTES, MOST_COUNT, MOST_S, Section
-from turnwire_server.settings.tables import AlertSettings, AuthSettings, ServerSettings, StorageSettings
+from turnwire_server.settings.tables import (
+    AlertSettings,
+    AuthSettings,
+    ServerSettings,
+    StorageSettings,
+    TelemetrySettings,
+)
 from turnwire_server.settings.tools import McpServerSettings, ToolsSettings
 
 TABLES: dict[str, type[Section]] = {
@@ -33,6 +39,7 @@ TABLES: dict[str, type[Section]] = {
     "context": ContextSettings,
     "retrieval": RetrievalSettings,
     "alerts": AlertSettings,
+    "telemetry": TelemetrySettings,
     "deployments": Deployment,
     "routes": Route,
     "guards": GuardSettings,

@@ -1,4 +1,5 @@
-"""`[server]`, `[storage]` and `[auth]`: where the server listens, where it keeps things, whom it believes.
+"""`[server]`, `[storage]`, `[auth]`, `[alerts]` and `[telemetry]`: where the server listens, where it keeps things,
+whom it believes, whom it tells.
 
 The tables only hold values and answer questions about themselves. Whether keys fit together (a public
 address with development authentication, say) is judged in `checks`, which sees the whole tree.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -171,6 +173,28 @@ class AuthSettings(Section):
     """Seconds after which the key set is fetched anew, so that a withdrawn key stops working."""
     jwks_min_interval_s: Seconds = 10
     """Seconds between two fetches at least, however many tokens with unknown keys come."""
+
+
+class TelemetrySettings(Section):
+    """Traces of requests: what is kept of them and where they go."""
+
+    trace_record: bool = True
+    """Whether a compact trace of each request is kept in the archive, for `turnwire trace`."""
+    capture_content: bool = False
+    """Whether spans hold what was said: prompts, answers, arguments and results of tools, messages of errors. It goes
+    through the redaction first, which finds what it knows and not what it does not."""
+    otlp_endpoint: HttpAddress | None = None
+    """Address of an OpenTelemetry collector (OTLP over HTTP), without `/v1/traces`; absent: nothing is exported."""
+    otlp_headers_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    """Name of the environment variable with the headers of each export, as `name=value,name=value`."""
+    sample: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of traces that are exported, the same ones on all nodes; records are kept of all."""
+
+    def otlp_headers(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Their values are secrets."""
+        said = environ.get(self.otlp_headers_env, "") if self.otlp_headers_env is not None else ""
+        pairs = (entry.partition("=") for entry in said.split(",") if "=" in entry)
+        return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 class AlertSettings(Section):

@@ -16,7 +16,13 @@ from turnwire_server.settings.limits import Limits
 from turnwire_server.settings.models import Deployment, GuardSettings, Route, Tenant
 from turnwire_server.settings.retrieval import RetrievalSettings
 from turnwire_server.settings.section import Name, Section
-from turnwire_server.settings.tables import AlertSettings, AuthSettings, ServerSettings, StorageSettings
+from turnwire_server.settings.tables import (
+    AlertSettings,
+    AuthSettings,
+    ServerSettings,
+    StorageSettings,
+    TelemetrySettings,
+)
 from turnwire_server.settings.tools import McpServerSettings, ToolsSettings
 
 DEFAULT_TENANT = "default"
@@ -41,6 +47,8 @@ class Settings(Section):
     """Documents of tenants."""
     alerts: AlertSettings
     """Who is told when a budget comes to its end."""
+    telemetry: TelemetrySettings
+    """Traces of requests."""
     deployments: tuple[Deployment, ...]
     """Models at providers; never empty."""
     routes: tuple[Route, ...]
@@ -68,6 +76,7 @@ class Settings(Section):
                 keys += passwords_in(address)
         if self.alerts.webhook_secret_env is not None:
             keys.append(environ.get(self.alerts.webhook_secret_env))
+        keys += self.telemetry.otlp_headers(environ).values()
         for server in self.mcp_servers:
             keys += server.secret_values(environ)
             if server.url is not None:

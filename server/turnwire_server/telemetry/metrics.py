@@ -144,6 +144,19 @@ class Metrics:
             "mcp_server_up", "1 while the MCP server answers and its tools are offered, else 0", "livemin", "server"
         )
 
+        # Traces.
+        self.traces_dropped_total = self._counter(
+            "traces_dropped_total",
+            "Traces of runs that were not kept (full: too many waited, archive: it did not take them, shutdown)",
+            "reason",
+        )
+        self.trace_spans_exported_total = self._counter("trace_spans_exported_total", "Spans that the collector took")
+        self.trace_spans_dropped_total = self._counter(
+            "trace_spans_dropped_total",
+            "Spans that were not exported (full: too many waited, refused: the collector did not take them)",
+            "reason",
+        )
+
         # Followers.
         self.followers = self._gauge("followers", "Connections following a conversation, each time counted", "livesum")
         self.catch_up_frames_total = self._counter(

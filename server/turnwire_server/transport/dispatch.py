@@ -171,6 +171,7 @@ async def _hello(session: Session, command: Hello) -> None:
     session.admitted = True
     named = None if command.client is None else command.client.instance_id
     session.instance_id = named or session.connection_id
+    session.traceparent = command.traceparent
     session.wire.welcomed(_monotonic(principal.expires_at, front.services.clock()), time.monotonic())
     limits = front.settings.limits
     session.send(
@@ -291,6 +292,8 @@ async def _presence(session: Session, command: PresenceSet) -> None:
 
 async def _create(session: Session, command: RequestCreate | RequestRegenerate) -> None:
     front = session.front
+    if command.traceparent is None and session.traceparent is not None:
+        command = command.model_copy(update={"traceparent": session.traceparent})
     create = front.requests.create if isinstance(command, RequestCreate) else front.requests.regenerate
     result = await create(session.principal, await front.tenant(session.principal), command)  # type: ignore[arg-type]
     try:

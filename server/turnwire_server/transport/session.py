@@ -75,6 +75,7 @@ class Session:
         "instance_id",
         "muted",
         "principal",
+        "traceparent",
         "wire",
     )
 
@@ -86,6 +87,8 @@ class Session:
         self.connection_id = uuid.uuid4().hex[:16]
         self.header_token = header_token
         self.instance_id: str | None = None
+        self.traceparent: str | None = None
+        """That of `hello`, for requests without one of their own."""
         self.wire = Wire(codec, front.wire_limits, time.monotonic())
         self.admitted = False
         self.follows: dict[ConversationRef, Place] = {}
