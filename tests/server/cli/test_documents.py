@@ -11,10 +11,12 @@ from tests.server.cli.test_tenant import Command
 from tests.support.provider import refused_base_url, running_provider
 
 from turnwire_server.archive import sqlite as archive_sqlite
+from turnwire_server.cli.check import _documents
 from turnwire_server.gateway.usage import TokenCounter
 from turnwire_server.retrieval import sqlite as retrieval_sqlite
 from turnwire_server.retrieval.service import Retrieval
 from turnwire_server.retrieval.sqlite import SqliteDocuments
+from turnwire_server.settings import build_settings
 from turnwire_server.settings.retrieval import RetrievalSettings
 from turnwire_server.sqlite import Database
 
@@ -127,3 +129,10 @@ def test_a_provider_that_does_not_answer_is_told_and_what_was_added_stays(turnwi
 def test_settings_that_do_not_fit_are_told(turnwire: Command, table: str, said: str) -> None:
     turnwire.config.write_text(f"{turnwire.config.read_text()}[retrieval]\n{table}\n")
     assert said in turnwire.fails("documents", "list", code=2).splitlines()
+
+
+def test_a_check_says_how_documents_are_found(turnwire: Command) -> None:
+    assert "found by their words" in turnwire.does("check")
+    addresses = {"redis_url": "redis://127.0.0.1:1", "mongo_url": "mongodb://127.0.0.1:1"}
+    clustered = build_settings({"storage": addresses, "retrieval": {"memory_bytes": 2**20}}, {})
+    assert _documents(clustered).said.endswith("words are ranked in this process's memory, 1 MiB of it at most")
