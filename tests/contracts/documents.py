@@ -101,12 +101,16 @@ class DocumentsContract:
         words = ["cat", "dog", "eel", "fox", "gnu", "hen"]
         ours: dict[str, Document] = {}
 
-        def any_document() -> Document:
-            text = "\n\n".join(" ".join(rng.choices(words, k=rng.randint(3, 12))) + "." for _ in range(3))
-            return document(f"d{rng.randrange(4)}", text)
+        # To the other tenant other words are rare: were they counted together, ours would rank otherwise.
+        weights = {"acme": [1, 1, 2, 2, 4, 4], "acme2": [40, 9, 1, 1, 1, 1]}
+
+        def any_document(tenant_id: str) -> Document:
+            lines = (" ".join(rng.choices(words, weights[tenant_id], k=rng.randint(1, 12))) + "." for _ in range(6))
+            return document(f"d{rng.randrange(4)}", "\n\n".join(lines))
 
         for _ in range(40):
-            tenant_id, each = rng.choice(["acme", "acme2"]), any_document()
+            tenant_id = rng.choice(["acme", "acme2"])
+            each = any_document(tenant_id)
             if rng.random() < 0.2:
                 await store.remove(tenant_id, each.document_id)
                 if tenant_id == "acme":
@@ -120,7 +124,7 @@ class DocumentsContract:
             await store.put("alone", each)
         assert ours
         assert await store.places("acme") == await store.places("alone")
-        for query in (*words, "cat dog", "fox gnu hen"):
+        for query in (*words, "cat dog", "fox gnu hen", "cat hen", "dog gnu", " ".join(words)):
             assert await texts(store, "acme", query) == await texts(store, "alone", query)
         prints = [chunk.fingerprint for each in ours.values() for chunk in each.chunks]
         assert set((await store.vectors("acme", "m", prints)).values()) == {b"acme"}
@@ -128,3 +132,12 @@ class DocumentsContract:
         theirs = [place.key for place in await store.places("acme2")]
         assert not set(await store.chunks("nobody", theirs))
         assert await store.version("nobody") == 0
+
+    async def test_words_that_another_tenant_has_often_count_no_less_for_this_one(self, store: DocumentStore) -> None:
+        """Were they counted together, cat would tell less than dog, and the order would turn around."""
+        lines = ["cat sits here", "dog sits here", *(f"dog runs {number}" for number in range(2)), *["nothing"] * 12]
+        await store.put("acme", document("ours", "\n\n".join(f"# {line}\n\n{line}" for line in lines)))
+        before = await texts(store, "acme", "cat dog")
+        assert before[0].startswith("# cat sits here")
+        await store.put("acme2", document("theirs", "\n\n".join(["# cat\n\ncat"] * 40 + ["# hen\n\nhen"] * 200)))
+        assert await texts(store, "acme", "cat dog") == before

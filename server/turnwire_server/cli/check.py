@@ -112,6 +112,7 @@ async def _check(settings: Settings) -> list[Finding]:
         Finding("configuration", True, f"{len(settings.deployments)} deployments, {len(settings.routes)} routes"),
         *await _stores(settings),
         _auth(settings),
+        _documents(settings),
     ]
     checks = [*map(_deployment, settings.deployments), *(_mcp_server(each, settings) for each in settings.mcp_servers)]
     return findings + _tools(settings) + list(await asyncio.gather(*checks))
@@ -189,6 +190,20 @@ def _auth(settings: Settings) -> Finding:
         return Finding("access", False, str(error))
     said = "development, this machine only" if settings.auth.mode == "dev" else "signed tokens"
     return Finding("access", True, said)
+
+
+def _documents(settings: Settings) -> Finding:
+    """How documents are looked for, which the engine decides."""
+    retrieval = settings.retrieval
+    said = (
+        "found by their words"
+        if retrieval.embeddings is None
+        else f"found by words and vectors of {retrieval.embeddings}"
+    )
+    if settings.storage.mongo_url is None:
+        return Finding("documents", True, said)
+    most = f"{retrieval.memory_bytes / 1024**2:.0f} MiB"
+    return Finding("documents", True, f"{said}; words are ranked in this process's memory, {most} of it at most")
 
 
 def _tools(settings: Settings) -> list[Finding]:

@@ -168,7 +168,7 @@ class Retrieval:
                     candidates, meaning = await self._candidates(tenant_id, query, limit_s)
             except TimeoutError:
                 raise RetrievalUnavailable(f"nothing was found out within {limit_s:g} s") from None
-        passages = packed(candidates, budget_tokens, self._counter.count)
+        passages = tuple(packed(candidates, budget_tokens, self._counter.count))
         documents = len({passage.source.id for passage in passages})
         return Found(documents, passages, meaning.degraded, meaning.tokens, meaning.cost_usd)
 

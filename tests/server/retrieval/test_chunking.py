@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +35,7 @@ def test_long_paragraphs_are_cut_at_sentences_that_overlap() -> None:
     text = "The first one is here. The second one is here. The third one is here. The fourth one is here."
     found = chunks(text, 16, 6)
     assert len(found) > 1
-    for before, after in itertools.pairwise(found):
+    for before, after in pairwise(found):
         assert after.text.startswith("The ")
         assert before.start < after.start < before.end < after.end
 

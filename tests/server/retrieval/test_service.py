@@ -84,7 +84,7 @@ async def test_unchanged_texts_are_never_embedded_again() -> None:
         assert (again.changed, again.embedded) == (False, 0)
         moved = await service.add("acme", "guide", "# Birds\n\nA hen clucks.\n\n" + GUIDE)
         assert (moved.changed, moved.chunks, moved.embedded) == (True, 3, 1)
-        assert [text for batch in provider.embedded for text in batch] == [
+        assert [text for texts in provider.embedded for text in texts] == [
             "Cats\n# Cats\n\nA cat purrs when it is content.\n\n",
             "Dogs\n# Dogs\n\nA dog barks at strangers.\n",
             "Birds\n# Birds\n\nA hen clucks.\n\n",
