@@ -80,6 +80,16 @@ class RequestQueued(RequestEvent):
 
 
 @dataclass(slots=True, kw_only=True)
+class RequestDelayed(RequestEvent):
+    """A request in the background has failed and waits until `until` (ms) to be tried for the `retry`th time again."""
+
+    type: Literal["request.delayed"] = "request.delayed"
+    retry: int
+    until: int
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True)
 class MessageStarted(RequestEvent):
     type: Literal["message.started"] = "message.started"
     message_id: str
@@ -558,6 +568,7 @@ class UnknownEvent:
 AnyLogEvent = (
     MessageCreated
     | RequestQueued
+    | RequestDelayed
     | MessageStarted
     | RouteChosen
     | RetrievalStarted

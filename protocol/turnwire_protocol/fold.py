@@ -156,6 +156,10 @@ class RequestFold:
         self.state = "queued"
         self.position = event.position
 
+    def _delayed(self, event: ev.RequestDelayed) -> None:
+        self.state = "queued"
+        self.position = None
+
     def _started(self, event: ev.MessageStarted) -> None:
         self.state = "preparing"
         self.position = None
@@ -198,6 +202,7 @@ _ON: dict[type, Callable[[RequestFold, Any], None]] = {
     ev.ToolArgumentsDelta: RequestFold._written,
     ev.ToolStarted: RequestFold._written,
     ev.RequestQueued: RequestFold._queued,
+    ev.RequestDelayed: RequestFold._delayed,
     ev.MessageStarted: RequestFold._started,
     ev.StepStarted: RequestFold._step,
     ev.PartReset: RequestFold._tools_moved,

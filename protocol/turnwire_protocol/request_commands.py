@@ -138,6 +138,7 @@ class NewRequest(BaseCommand):
     on_busy: OnBusy = "queue"
     target: Id | None = None
     on_disconnect: Literal["continue", "cancel"] = "continue"
+    background: bool = False
     route: Annotated[str, text(128, least=1)] | None = None
     tools: Tools | None = None
     context: dict[str, Any] | None = None
@@ -151,6 +152,12 @@ class NewRequest(BaseCommand):
     def _steers_its_target(self) -> Self:
         if self.target is not None and self.on_busy != "steer":
             raise combined("target: only with on_busy 'steer'")
+        return self
+
+    @model_validator(mode="after")
+    def _outlives_its_client(self) -> Self:
+        if self.background and self.on_disconnect == "cancel":
+            raise combined("on_disconnect: not 'cancel' with background")
         return self
 
 

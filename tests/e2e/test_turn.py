@@ -166,7 +166,7 @@ async def test_the_demonstration_model_exercises_every_event_type_that_can_happe
         seen = {message["type"] for message in client.messages}
         # Failing tools and failing retrieval have tests of their own, the demonstration's do not fail; and so has what
         # only routes with guards and tenants with a classifier do.
-        elsewhere = {"tool.failed", "retrieval.failed", "route.chosen", "validation.failed"}
+        elsewhere = {"tool.failed", "retrieval.failed", "route.chosen", "validation.failed", "request.delayed"}
         assert set(LOG_EVENTS) - NOT_YET - elsewhere <= seen
         assert "demonstration model" in client.text("r4") + client.text("r1")
 

@@ -53,6 +53,7 @@ def test_valid_command_fits_the_schema(case: dict[str, Any]) -> None:
 # common, is no matter of types.
 BEYOND_SCHEMA = {
     "a target without steer",
+    "in the background, and cancelled when its client goes",
     "parallel to nothing in particular",
     "two tools of one name",
     "a tool whose parameters are a list",

@@ -11,6 +11,8 @@ export interface SendOptions {
   target?: string;
   /** What the server does when all of this user's clients have gone. */
   onDisconnect?: wire.RequestCreate["on_disconnect"];
+  /** Nobody waits for the answer: what fails is tried again, later. */
+  background?: boolean;
   /** The message to hang this below; null for the conversation's beginning. */
   parentId?: string | null;
   route?: string;

@@ -62,6 +62,7 @@ const quiet: Handler = () => undefined;
 /** Events of later versions are not here: they move the cursor and nothing else. */
 const HANDLERS: Record<string, Handler> = {
   "request.queued": (_, { position }) => ({ state: "queued", position }),
+  "request.delayed": () => ({ state: "queued", position: undefined }),
   "message.started": (live, { message_id, run, prompt, ts }) => ({
     state: "preparing",
     position: undefined,

@@ -28,6 +28,7 @@ export type Command =
 export type ServerMessage =
   | MessageCreated
   | RequestQueued
+  | RequestDelayed
   | MessageStarted
   | RouteChosen
   | RetrievalStarted
@@ -201,6 +202,7 @@ export interface RequestCreate {
   on_busy?: "queue" | "reject" | "interrupt" | "steer" | "parallel";
   target?: string | null;
   on_disconnect?: "continue" | "cancel";
+  background?: boolean;
   route?: string | null;
   tools?: ClientTool[] | null;
   context?: {
@@ -304,6 +306,7 @@ export interface RequestRegenerate {
   on_busy?: "queue" | "reject" | "interrupt" | "steer" | "parallel";
   target?: string | null;
   on_disconnect?: "continue" | "cancel";
+  background?: boolean;
   route?: string | null;
   tools?: ClientTool[] | null;
   context?: {
@@ -483,6 +486,20 @@ export interface RequestQueued {
   request_id: string;
   position: number;
   behind?: string;
+}
+/**
+ * A request in the background has failed and waits until `until` (ms) to be tried for the `retry`th time again.
+ */
+export interface RequestDelayed {
+  type: "request.delayed";
+  conversation_id: string;
+  seq: number;
+  ts: number;
+  from_seq?: number;
+  request_id: string;
+  retry: number;
+  until: number;
+  reason: string;
 }
 export interface MessageStarted {
   type: "message.started";

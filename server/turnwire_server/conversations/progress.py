@@ -14,7 +14,8 @@ class Progress:
     attempt under way began, to go on with them; ``effects`` counts the runs of tools that change the world and may not
     run twice; ``waited_ms`` is how long the turn was parked, ``parked_at`` since when it is (ms, the log's); ``until``
     is how long clients have for their calls (ms); ``route`` is the one that a model has chosen; ``repairs`` counts how
-    often the model was asked to answer anew, because of the last ``complaint`` about what it said, ``rejected``."""
+    often the model was asked to answer anew, because of the last ``complaint`` about what it said, ``rejected``;
+    ``retries`` counts how often a turn in the background has failed and waited to be tried again."""
 
     step: int = 1
     attempt: int = 0
@@ -29,6 +30,7 @@ class Progress:
     repairs: int = 0
     complaint: str = ""
     rejected: str = ""
+    retries: int = 0
 
     def __post_init__(self) -> None:
         self.stage = Stage(self.stage)

@@ -81,6 +81,8 @@ class TurnSpec:
     """Routes among which a model is to choose; none: ``route`` is known."""
     classifier: str | None = None
     """The route whose model chooses."""
+    background: bool = False
+    """Whether nobody waits for it: it is tried again, later, where another turn would end."""
     on_busy: OnBusyMode = "queue"
     target: str | None = None
     prompt: Mapping[str, Any] | None = None
@@ -132,6 +134,7 @@ class TurnSpec:
             scopes=sorted(principal.scopes),
             candidates=list(candidates),
             classifier=tenant.classifier if candidates else None,
+            background=command.background,
             on_busy=command.on_busy,
             target=command.target,
             prompt=prompt.to_json(),

@@ -248,13 +248,14 @@ class Answer:
                 return Outcome.STEERED
             self._draft = draft
             return Outcome.DONE
-        self._take_back_step()
+        self.take_back_step()
         if self._checks.repairs(route, fault):
             self._next_step()
             return Outcome.REPAIR
         return self._ends(self._checks.instead(route, fault))
 
-    def _take_back_step(self) -> None:
+    def take_back_step(self) -> None:
+        """Take back what the current step has written, if it has written anything."""
         if self._writer.buffer.parts > self._progress.part:
             self.reset_step()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -17,7 +18,7 @@ from typing import Any, NoReturn
 
 import anyio
 
-from turnwire_protocol import MessageStarted, RequestFold, StepContext, StepFailed, to_wire
+from turnwire_protocol import MessageStarted, RequestDelayed, RequestFold, StepContext, StepFailed, to_wire
 from turnwire_server.eventlog.base import (
     Fenced,
     Finished,
@@ -28,6 +29,7 @@ from turnwire_server.eventlog.base import (
     Sealed,
     Unheard,
 )
+from turnwire_server.gateway.backoff import backoff
 from turnwire_server.orchestration.pipeline import Stage, resumed
 
 from . import endings
@@ -57,6 +59,8 @@ class HandedOver(Exception):
 
 
 _EVERYTHING = 2**53 - 1  # of an inbox
+
+_RNG = random.Random()  # noqa: S311 - only spreads the load
 
 _INTERNAL = "the server failed while answering; the fault has been logged, and you can try again"
 
@@ -360,6 +364,8 @@ class Turn:
             try:
                 draft = await answer.run(branch.messages)
                 await self._writer.released()  # what is held back may still be interrupted, and is not at its end
+                if (failure := self._failure(draft)) is not None:
+                    await self._delay(answer, failure)
             except (LostOwnership, LogUnavailable):
                 raise
             except Parked as parked:
@@ -397,8 +403,31 @@ class Turn:
         if self._writer.buffer.parts > self._progress.part:
             answer.reset_step()
 
+    def _failure(self, draft: Draft) -> Mapping[str, Any] | None:
+        """The error for which a request in the background is tried again instead of ending so.
+
+        Only what a model call has ended with comes here, before any tool of its step has run (guarantee 11).
+        """
+        if not self.spec.background or self._progress.retries >= self._services.settings.limits.job_retries:
+            return None
+        error: Mapping[str, Any] | None = draft.fields.get("error")
+        return error if error is not None and error["retryable"] else None
+
+    async def _delay(self, answer: Answer, failure: Mapping[str, Any]) -> NoReturn:
+        """Take back what the failed step has written, and go on with it later, on whichever node."""
+        limits, progress = self._services.settings.limits, self._progress
+        answer.take_back_step()
+        progress.retries += 1
+        wait_s = backoff(progress.retries, limits.job_backoff_s, limits.job_backoff_most_s, _RNG)
+        until = await until_answered(self._services.log.now_ms, "asking for the time") + int(wait_s * 1000)
+        self._writer.event(
+            RequestDelayed(**self._head, retry=progress.retries, until=until, reason=failure["code"]), checkpoint=True
+        )
+        self._services.metrics.jobs_delayed_total.inc()
+        await self._park(until)
+
     async def _park(self, until: int) -> NoReturn:
-        """Wait for people without costing anything: whoever finds the turn due, or spoken to, goes on with it."""
+        """Wait, for people or another try, without costing anything: whoever finds it due, or spoken to, goes on."""
         services, owned = self._services, self.owned
         self._progress.parked_at = await until_answered(services.log.now_ms, "asking for the time")
         self._writer.checkpoint_next()

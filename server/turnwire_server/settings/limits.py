@@ -143,6 +143,12 @@ class Limits(Section):
     """Seconds that a person has to approve a call, for tools that say nothing else."""
     park_after_s: Seconds = 5
     """Seconds that a turn waits for people before it is parked, which costs nothing but takes a moment to go on."""
+    job_retries: Annotated[int, Field(ge=0)] = 5
+    """How often a request in the background (`background: true`) is tried again when its model call has failed."""
+    job_backoff_s: Seconds = 5
+    """Seconds that it waits before the first of these tries; they double with each, and up to half is drawn by lot."""
+    job_backoff_most_s: Seconds = 300
+    """Seconds that it waits at most."""
     identical_calls: Count = 3
     """How often in a row a model may make the same call; past that `incomplete` with reason `steps`."""
     turn_cost_usd: Annotated[Decimal, Field(gt=0)] | None = None

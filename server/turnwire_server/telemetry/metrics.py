@@ -183,7 +183,12 @@ class Metrics:
             "takeovers_total", "Turns taken over from another owner, by reason", "reason"
         )
         self.handed_over_total = self._counter("handed_over_total", "Turns handed over to other nodes by a drain")
-        self.turns_parked_total = self._counter("turns_parked_total", "Turns parked because they wait for people")
+        self.turns_parked_total = self._counter(
+            "turns_parked_total", "Turns parked because they wait, for people or for another try"
+        )
+        self.jobs_delayed_total = self._counter(
+            "jobs_delayed_total", "Times that a request in the background failed and waits to be tried again"
+        )
         self.orphans_seen_total = self._counter(
             "orphans_seen_total", "Turns found without a living owner, whoever took them over"
         )
