@@ -82,7 +82,8 @@ def redact_trace(trace: RunTrace, secrets: Redact) -> None:
     def clean(text: str) -> str:
         if len(text) > MOST_TEXT:
             text = f"{text[:MOST_TEXT]}…"
-        return detect(secrets(text))
+        # A lone surrogate has no UTF-8, and would cost the whole trace.
+        return detect(secrets(text)).encode("utf-8", "replace").decode()
 
     def cleaned(name: str, value: Value) -> Value:
         match value:
