@@ -150,6 +150,22 @@ async def test_a_collector_gets_what_the_archive_has_and_what_it_refuses_is_coun
         assert (collector.headers[-1]["x-team"], collector.headers[-1]["x-more"]) == ("tea", "1")
 
 
+async def test_what_a_model_may_write_and_json_may_not_hold_costs_neither_turn_nor_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TURNWIRE_TEST_EFFECTS", str(tmp_path / "effects"))
+    shop_tools.GATES.clear()
+    sections = {"tools": {"modules": ["tests.support.shop_tools"]}, "telemetry": {"capture_content": True}}
+    async with running_stack(**sections) as (provider, app), connected(app.url) as client:
+        steps = tool_call_steps("look", f'{{"item": "\\ud800", "more": {2**70}}}', call_id="p0", index=0)
+        provider.script(Script(steps, finish="tool_calls"), Script.text("Done."))
+        await client.create("r1", "c1", "please")
+        ended = await client.terminal("r1")
+        found = await traced(app, "r1")
+    assert named(found, "invoke")[0]["attributes"]["turnwire.outcome"] == ended["type"].removeprefix("message.")
+    assert named(found, "execute_tool")
+
+
 async def test_a_collector_that_is_away_costs_no_turn_and_no_record() -> None:
     telemetry = {"otlp_endpoint": "http://127.0.0.1:9"}
     async with running_stack(telemetry=telemetry) as (_, app), connected(app.url) as client:

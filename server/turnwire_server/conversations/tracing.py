@@ -2,11 +2,13 @@
 
 It is told what the log is told (`saw`, called for every event that the turn writes but text) and what the ledger is
 told (`attempt_ended`), so that spans say what those say. Nothing here is awaited, and nothing is done for a delta. A
-run that is killed leaves no spans: its taker says what was lost.
+run that is killed leaves no spans: its taker says what was lost. A fault in here costs the trace, never the turn.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -42,6 +44,8 @@ from turnwire_server.telemetry.tracing.spans import Value, parent_of
 
 from .ledger import Ledger
 from .spec import TurnSpec
+
+logger = logging.getLogger(__name__)
 
 # The name of a tool that does not exist is whatever the model wrote.
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
@@ -131,8 +135,12 @@ class TurnTrace:
     def saw(self, event: RequestEvent) -> None:
         """The turn says this."""
         handle = _HANDLERS.get(type(event))
-        if handle is not None and not self._is_over:
+        if handle is None or self._is_over:
+            return
+        try:
             handle(self, event)
+        except Exception:
+            logger.exception("an event of request %s is not in its trace", self._trace.request_id)
 
     def _tool_named(self, event: ToolStarted) -> None:
         self._names[event.call_id] = (event.name, event.where)
@@ -203,7 +211,7 @@ class TurnTrace:
         span.put(
             outcome="completed",
             documents=event.documents,
-            document_ids=[source.id for source in event.sources],
+            document_ids=[str(source.id) for source in event.sources],
             document_scores=[str(source.score) for source in event.sources],
         )
         span.end(self._clock())
@@ -220,6 +228,12 @@ class TurnTrace:
 
     def end(self, ending: Mapping[str, Any]) -> None:
         """The request has ended, as everybody is told."""
+        try:
+            self._end(ending)
+        except Exception:
+            logger.exception("the trace of request %s was not finished", self._trace.request_id)
+
+    def _end(self, ending: Mapping[str, Any]) -> None:
         root, fields, outcome = self._root, ending["fields"], ending["outcome"]
         error: str | None = None
         match outcome:
@@ -298,7 +312,10 @@ def _figures(row: AttemptUsage) -> dict[str, Value]:
 
 
 def _json(value: Any) -> str:
-    return orjson.dumps(value, default=str).decode()
+    try:
+        return orjson.dumps(value, default=str).decode()
+    except TypeError:  # numbers beyond 64 bits and lone surrogates, which a model may write
+        return json.dumps(value, default=str)
 
 
 def _ms(seconds: float) -> float:

@@ -20,6 +20,17 @@ OWN = "re:"
 MOST_TEXT = 4096
 """Characters of one text in a span; the rest is cut before anything is looked for in it."""
 _ADDRESSES = frozenset({"turnwire.request_id", "gen_ai.conversation.id"})
+_FIXED = frozenset(
+    {
+        "gen_ai.operation.name",
+        "gen_ai.provider.name",
+        "gen_ai.tool.type",
+        "turnwire.outcome",
+        "turnwire.tool_where",
+        "turnwire.usage_source",
+    }
+)
+"""Attributes whose values are words of ours, a third of all texts: there is nothing to look for in them."""
 
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}")
 # With a plus, a leading zero or an area code in brackets: else every long number would be one.
@@ -82,10 +93,13 @@ def redact_trace(trace: RunTrace, secrets: Redact) -> None:
     def clean(text: str) -> str:
         if len(text) > MOST_TEXT:
             text = f"{text[:MOST_TEXT]}…"
-        return detect(secrets(text))
+        # A lone surrogate has no UTF-8, and would cost the whole trace.
+        return detect(secrets(text)).encode("utf-8", "replace").decode()
 
     def cleaned(name: str, value: Value) -> Value:
         match value:
+            case str() if name in _FIXED:
+                return value
             case str():
                 return secrets(value) if name in _ADDRESSES else clean(value)
             case list():
