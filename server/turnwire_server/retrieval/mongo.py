@@ -23,6 +23,7 @@ from turnwire_server.archive.mongo_documents import identity
 
 from . import words
 from .bounded import Bounded
+from .building import Builds
 from .documents import Chunk, ChunkKey, Document, DocumentOutline
 from .store import Place
 
@@ -43,6 +44,7 @@ class MongoDocuments:
         self._reading = reading
         self._writing = writing
         self._indexes: Bounded[str, _Index] = Bounded(memory_bytes)
+        self._builds: Builds[tuple[str, int], _Index] = Builds()
 
     def __repr__(self) -> str:
         return f"<MongoDocuments {self._indexes!r}>"
@@ -113,7 +115,7 @@ class MongoDocuments:
         version = await self.version(tenant_id)
         index = self._indexes.get(tenant_id)
         if index is None or index.version != version:
-            index = await self._built(tenant_id, version)
+            index = await self._builds.wait((tenant_id, version), lambda: self._built(tenant_id, version))
         return await anyio.to_thread.run_sync(index.search, query, limit)
 
     async def _built(self, tenant_id: str, version: int) -> _Index:

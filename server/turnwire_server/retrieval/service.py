@@ -22,6 +22,7 @@ from turnwire_server.gateway.usage import TokenCounter
 from turnwire_server.settings.retrieval import RetrievalSettings
 
 from .bounded import Bounded
+from .building import Builds
 from .chunking import chunks_of
 from .documents import (
     ChunkKey,
@@ -81,6 +82,7 @@ class Retrieval:
         self._embeddings = embeddings
         self._clock = clock
         self._matrices: Bounded[tuple[str, str], Matrix] = Bounded(settings.memory_bytes)
+        self._builds: Builds[tuple[str, str, int], Matrix] = Builds()
 
     def __repr__(self) -> str:
         return f"<Retrieval {self._store!r} embeddings={self._embeddings!r}>"
@@ -233,14 +235,17 @@ class Retrieval:
         return _ByMeaning(keys, partly, answer.tokens, answer.cost_usd)
 
     async def _matrix(self, tenant_id: str, model: str, version: int) -> Matrix:
-        key = (tenant_id, model)
-        matrix = self._matrices.get(key)
-        if matrix is None or matrix.version != version:
-            places = await self._store.places(tenant_id)
-            vectors = await self._store.vectors(tenant_id, model, list({place.fingerprint for place in places}))
-            matrix = await anyio.to_thread.run_sync(Matrix, version, places, vectors)
-            if not self._matrices.put(key, matrix, matrix.size_bytes):
-                raise ArchiveUnavailable("they are more than retrieval.memory_bytes", unknown=False)
+        matrix = self._matrices.get((tenant_id, model))
+        if matrix is not None and matrix.version == version:
+            return matrix
+        return await self._builds.wait((tenant_id, model, version), lambda: self._built(tenant_id, model, version))
+
+    async def _built(self, tenant_id: str, model: str, version: int) -> Matrix:
+        places = await self._store.places(tenant_id)
+        vectors = await self._store.vectors(tenant_id, model, list({place.fingerprint for place in places}))
+        matrix = await anyio.to_thread.run_sync(Matrix, version, places, vectors)
+        if not self._matrices.put((tenant_id, model), matrix, matrix.size_bytes):
+            raise ArchiveUnavailable("they are more than retrieval.memory_bytes", unknown=False)
         return matrix
 
 

@@ -195,3 +195,26 @@ async def test_matrices_are_dropped_when_there_are_more_than_memory_takes() -> N
     async with retrieval(memory_bytes=100) as (service, _):
         await service.add("a", "guide", GUIDE)
         assert (await service.find("a", "dog", budget_tokens=500)).degraded == "no vectors: they could not be read"
+
+
+async def test_what_takes_longer_to_build_than_a_search_waits_is_there_for_the_next() -> None:
+    gate = anyio.Event()
+
+    class Slow(SqliteDocuments):
+        """Unrealistic in that reading waits for the test."""
+
+        async def places(self, tenant_id: str) -> Any:
+            await gate.wait()
+            return await super().places(tenant_id)
+
+    async with retrieval() as (service, _):
+        await service.add("acme", "guide", GUIDE)
+        assert isinstance(service._store, SqliteDocuments)
+        service._store = Slow(service._store._db)
+        found = await service.find("acme", "dog", budget_tokens=500, limit_s=0.3)
+        assert found.degraded == "no vectors: they were not there in time"
+        [build] = service._builds._tasks.values()
+        gate.set()
+        await build
+        assert service._matrices.get(("acme", "vec")) is not None
+        assert (await service.find("acme", "dog", budget_tokens=500)).degraded is None
