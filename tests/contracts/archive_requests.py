@@ -210,6 +210,29 @@ class Requests:
         assert [r.request_id for r in await archive.open_requests("acme", limit=10)] == ["r1", "r3"]
         assert [r.request_id for r in await archive.open_requests(limit=1)] == ["r1"]
 
+    async def test_requests_in_the_background_are_listed_newest_first(self, archive: Archive) -> None:
+        async def found(tenant_id: str | None = None, *states: str, since_ms: int = 0, limit: int = 10) -> list[str]:
+            records = await archive.jobs(tenant_id, states=states, since_ms=since_ms, limit=limit)
+            return [record.request_id for record in records]
+
+        await made(archive, talk(), talk(tenant_id="other"))
+        later = {"spec": {"background": True}}
+        for name, ordinal in (("r3", 3), ("r1", 1), ("r2", 2)):
+            await archive.insert_request(op(), asked(name, ordinal, **later))
+        await archive.insert_request(op(), asked("now", 4, spec={"background": False}))
+        await archive.insert_request(op(), asked("x", 5, tenant_id="other", **later))
+        await end(archive, "r2", 2)
+        assert await found() == ["x", "r3", "r2", "r1"]
+        assert await found("acme") == ["r3", "r2", "r1"]
+        assert await found("acme", "completed", "failed") == ["r2"]
+        assert await found(None, "open") == ["x", "r3", "r1"]
+        assert await found(since_ms=300) == ["x", "r3"]
+        assert await found(limit=1) == ["x"]
+        (record,) = await archive.jobs("acme", states=["completed"], limit=1)
+        assert (record, record.ending) == (await archive.request("acme", "r2"), ending())
+        await archive.delete_conversation("acme", "talk")
+        assert await found() == ["x"]
+
     @pytest.mark.parametrize("limit", [1, 2, 3, 7])
     async def test_pages_of_what_has_not_ended_leave_nothing_out(self, archive: Archive, limit: int) -> None:
         await made(archive, talk(), talk(tenant_id="other"))

@@ -30,6 +30,7 @@ _ON_REDIS = frozenset(
         "test_idempotency",
         "test_isolation",
         "test_isolation_ids",
+        "test_jobs",
         "test_limits",
         "test_limits_stores",
         "test_presence",

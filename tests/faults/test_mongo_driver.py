@@ -189,6 +189,7 @@ LOOKS: dict[str, Callable[[Archive], Awaitable[Any]]] = {
     "request": lambda archive: archive.request("acme", "r1"),
     "recorded_cancel": lambda archive: archive.recorded_cancel("acme", "early", "ann", since=0),
     "open_requests": lambda archive: archive.open_requests(limit=10),
+    "jobs": lambda archive: archive.jobs(limit=10),
     "messages": lambda archive: archive.messages("acme", "talk", leaf="a-r1", limit=10, max_bytes=1000),
     "message": lambda archive: archive.message("acme", "talk", "u-r1"),
     "usage": lambda archive: archive.usage("acme", "r1"),

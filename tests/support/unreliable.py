@@ -75,6 +75,7 @@ ARCHIVE_LOOKS = frozenset(
         "recorded_cancel",
         "request_of",
         "open_requests",
+        "jobs",
         "messages",
         "message",
         "traces",

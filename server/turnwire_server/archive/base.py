@@ -328,6 +328,12 @@ class Archive(TenantArchive, PromptArchive, SummaryArchive, Protocol):
         ``after`` is ``(created_at, tenant_id, request_id)`` of the last one of the page before.
         """
 
+    async def jobs(
+        self, tenant_id: str | None = None, *, states: Sequence[str] = (), since_ms: int = 0, limit: int
+    ) -> Sequence[RequestRecord]:
+        """Requests in the background that were created at ``since_ms`` or later, the newest first: those whose `state`
+        is one of ``states``, or all. They go with their conversation."""
+
     # --- messages --------------------------------------------------------------------------------------
 
     async def messages(

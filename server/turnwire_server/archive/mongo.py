@@ -142,6 +142,7 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
         _index("created_at", "tenant", "request", only=_OPEN),
         _index("tenant", "created_at", "request", only=_OPEN),
         _index("tenant", "conversation", only=_OPEN),
+        _index("-created_at", "-tenant", "-request", only={"background": True}),
     ),
     "context": (_index("tenant", "conversation"),),
     "documents": (_index("tenant", "chunks.fingerprint"),),
@@ -514,6 +515,19 @@ class MongoArchive:
         chosen = {**_OPEN, **theirs, **_beyond(("created_at", "tenant", "request"), after)}
         by_age = [("created_at", ASCENDING), ("tenant", ASCENDING), ("request", ASCENDING)]
         async with self._reading() as db:
+            found = await db["requests"].find(chosen).sort(by_age).limit(limit).to_list(None)
+        return [request_record(document) for document in found]
+
+    async def jobs(
+        self, tenant_id: str | None = None, *, states: Sequence[str] = (), since_ms: int = 0, limit: int
+    ) -> Sequence[RequestRecord]:
+        chosen: Document = {"background": True, "created_at": {"$gte": since_ms}}
+        if tenant_id is not None:
+            chosen["tenant"] = tenant_id
+        if states:
+            chosen["state"] = {"$in": list(states)}
+        by_age = [("created_at", DESCENDING), ("tenant", DESCENDING), ("request", DESCENDING)]
+        async with self._reading(self._report_s) as db:
             found = await db["requests"].find(chosen).sort(by_age).limit(limit).to_list(None)
         return [request_record(document) for document in found]
 

@@ -103,6 +103,7 @@ def request_document(op: str, record: RequestRecord) -> Document:
     """A new request with its input: the one document that decides. What follows from it is written after it."""
     user_message = encode(record.input)
     return {
+        **({"background": True} if record.spec.get("background") else {}),
         "_id": identity(record.tenant_id, record.request_id),
         "tenant": record.tenant_id,
         "request": record.request_id,

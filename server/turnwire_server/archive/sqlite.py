@@ -86,6 +86,11 @@ SCHEMA = (
         tenant TEXT NOT NULL, request TEXT NOT NULL, user TEXT NOT NULL, by TEXT NOT NULL, reason TEXT,
         at INTEGER NOT NULL, PRIMARY KEY (tenant, request, user)) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS early_cancels_by_age ON early_cancels (at)",
+    # Requests in the background.
+    """CREATE TABLE IF NOT EXISTS jobs (
+        tenant TEXT NOT NULL, request TEXT NOT NULL, created_at INTEGER NOT NULL,
+        PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS jobs_by_age ON jobs (created_at)",
     """CREATE TABLE IF NOT EXISTS messages (
         tenant TEXT NOT NULL, conversation TEXT NOT NULL, message TEXT NOT NULL, parent TEXT, request TEXT NOT NULL,
         ordinal INTEGER NOT NULL, doc BLOB, PRIMARY KEY (tenant, conversation, message)) WITHOUT ROWID""",
@@ -220,7 +225,7 @@ class SqliteArchive:
     async def delete_conversation(self, tenant_id: str, conversation_id: str) -> None:
         def drop(db: Connection) -> None:
             key = (tenant_id, conversation_id)
-            for table in ("feedback", "traces", "parked", "cancel_marks", "fences", "amended", "effects"):
+            for table in ("feedback", "traces", "jobs", "parked", "cancel_marks", "fences", "amended", "effects"):
                 db.execute(
                     f"DELETE FROM {table} WHERE tenant = ? AND request IN"
                     " (SELECT request FROM requests WHERE tenant = ? AND conversation = ?)",
@@ -292,6 +297,8 @@ class SqliteArchive:
                 )
                 if record.fence:
                     _leave_fence(db, tenant, record.request_id, record.fence)
+                if record.spec.get("background"):
+                    db.execute("INSERT INTO jobs VALUES (?, ?, ?)", (tenant, record.request_id, record.created_at))
                 found = _request_row(db, tenant, record.request_id)
                 assert found is not None
             return _request(db, found), found["op"] == op
@@ -462,6 +469,26 @@ class SqliteArchive:
                 " AND (:at IS NULL OR (created_at, tenant, request) > (:at, :tenant, :request))"
                 " ORDER BY created_at, tenant, request LIMIT :limit",
                 {"only": tenant_id, "at": at, "tenant": tenant, "request": request, "limit": limit},
+            ).fetchall()
+            return [_request(db, row) for row in rows]
+
+        return await self._read(look)
+
+    async def jobs(
+        self, tenant_id: str | None = None, *, states: Sequence[str] = (), since_ms: int = 0, limit: int
+    ) -> Sequence[RequestRecord]:
+        def look(db: Connection) -> list[RequestRecord]:
+            rows = db.execute(
+                "SELECT r.* FROM jobs j JOIN requests r ON r.tenant = j.tenant AND r.request = j.request"
+                " WHERE j.created_at >= :since AND (:only IS NULL OR j.tenant = :only)"
+                " AND (:states = '[]' OR r.state IN (SELECT value FROM json_each(:states)))"
+                " ORDER BY j.created_at DESC, j.tenant DESC, j.request DESC LIMIT :limit",
+                {
+                    "since": since_ms,
+                    "only": tenant_id,
+                    "states": orjson.dumps(list(states)).decode(),
+                    "limit": limit,
+                },
             ).fetchall()
             return [_request(db, row) for row in rows]
 

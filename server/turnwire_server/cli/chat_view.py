@@ -59,6 +59,8 @@ class View:
         match message["type"]:
             case "request.queued":
                 self._note(f"waiting, place {message['position']}")
+            case "request.delayed":
+                self._note(f"{message['reason']}: waiting to be tried again")
             case "step.failed":
                 following = f"; trying {message['next']}" if message.get("next") else ""
                 self._note(f"{message['deployment']}: {message['reason']}{following}")

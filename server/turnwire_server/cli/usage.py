@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NoReturn, cast
 
 import anyio
 import orjson
@@ -77,7 +77,7 @@ def usage(
 ) -> None:
     """Print what was used and what it cost, from the ledger. Money is in USD, days are in UTC."""
     now = datetime.now(UTC)
-    since_ms, until_ms = _time("--since", since, now), None if until is None else _time("--until", until, now)
+    since_ms, until_ms = time_of("--since", since, now), None if until is None else time_of("--until", until, now)
     if until_ms is not None and until_ms <= since_ms:
         fail("--until: expected a time after --since", 2)
     question = Question(_dimensions(by or ["tenant"]), tenant, since_ms, until_ms)
@@ -85,8 +85,7 @@ def usage(
     try:
         sums = anyio.run(_ask, settings, question)
     except (ArchiveUnavailable, DatabaseUnavailable) as error:
-        hint = "; start this version's server on it once" if "no such column" in str(error) else ""
-        fail(f"the archive cannot be read: {error}{hint}")
+        cannot_be_read(error)
     match format_:
         case Format.TABLE:
             console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_PIPED_WIDTH)
@@ -95,6 +94,12 @@ def usage(
             typer.echo(as_csv(question, sums), nl=False)
         case Format.JSON:
             typer.echo(as_json(question, sums))
+
+
+def cannot_be_read(error: Exception) -> NoReturn:
+    """The end of the command: the archive does not answer, or is of an earlier version."""
+    hint = "; start this version's server on it once" if "no such " in str(error) else ""
+    fail(f"the archive cannot be read: {error}{hint}")
 
 
 def as_table(question: Question, sums: Sequence[UsageSum]) -> Table:
@@ -165,7 +170,8 @@ def when(said: str, now: datetime) -> int:
     return max(0, int(time.timestamp() * 1000))
 
 
-def _time(option: str, said: str, now: datetime) -> int:
+def time_of(option: str, said: str, now: datetime) -> int:
+    """What `when` says, or the end of the command."""
     try:
         return when(said, now)
     except (ValueError, OverflowError):
