@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from turnwire_server import __version__
 
 _COMMANDS = (
-    "serve", "chat", "token", "check", "tenant", "prompt", "documents", "audit", "usage", "jobs", "trace",
+    "serve", "chat", "token", "check", "tenant", "prompt", "documents", "audit", "usage", "jobs", "trace", "eval",
 )  # fmt: skip
 """Each is a module of this folder, with a function of the same name or, of a group of commands, `app`."""
 _OPTIONS: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False}

@@ -1,0 +1,171 @@
+"""`turnwire eval` as it is run: a real server, a real WebSocket, a scripted model over HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.server.cli.commands import CTRL_C, Result, terminal, turnwire
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "evaluation" / "suite.yaml"
+_ENDED = """
+name: desk
+turn_limit_s: 10
+cases:
+  - name: greets
+    answers: [{answer}]
+    turns: [{{say: Hello, expect: [{{equals: Hello}}]}}]
+"""
+
+
+def _suite(folder: Path, text: str) -> None:
+    (folder / "suite.yaml").write_text(text)
+
+
+async def _report(folder: Path, *options: str) -> tuple[Result, dict[str, Any]]:
+    result = await turnwire(folder, "eval", "suite.yaml", "--json", "report.json", *options)
+    return result, json.loads((folder / "report.json").read_text())
+
+
+async def test_the_example_passes_and_its_report_says_what_was_played(tmp_path: Path) -> None:
+    result = await turnwire(
+        tmp_path, "eval", str(EXAMPLE), "--json", "report.json", "--repeat", "2", "--candidate", "desk:3"
+    )
+    assert (result.code, result.err) == (0, "")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["suite_sha256"] == hashlib.sha256(EXAMPLE.read_bytes()).hexdigest()
+    assert (report["suite"], report["candidate"], report["complete"]) == ("travel desk", "desk:3", True)
+    assert {case["name"]: len(case["runs"]) for case in report["cases"]} == dict.fromkeys(
+        (
+            "greets",
+            "repairs-what-does-not-fit",
+            "keeps-what-was-heard",
+            "stops-when-told",
+            "survives-a-lost-connection",
+            "looks-the-weather-up",
+        ),
+        2,
+    )
+    greeting = report["cases"][0]["runs"][0]["turns"][0]
+    assert greeting["cost_usd"] > 0
+    assert all(case["name"] in result.out for case in report["cases"])
+
+
+async def test_a_regression_against_a_baseline_fails_and_the_same_again_does_not(tmp_path: Path) -> None:
+    _suite(tmp_path, _ENDED.format(answer="Hello"))
+    options = ("--baseline", "baseline.json")
+    assert (await turnwire(tmp_path, "eval", "suite.yaml", *options, "--write-baseline")).code == 0
+    assert (await turnwire(tmp_path, "eval", "suite.yaml", *options)).code == 0
+    _suite(tmp_path, _ENDED.format(answer="Good day"))
+    result, report = await _report(tmp_path, *options)
+    assert result.code == 1
+    assert "greets: passed in the baseline and fails now" in result.err
+    assert "the suite has changed" in result.err
+    assert report["cases"][0]["runs"][0]["turns"][0]["text"] == "Good day"
+
+
+DISTURBED = """
+name: disturbed
+turn_limit_s: 20
+cases:
+  - name: interrupted
+    answers: [["One two three", {stall: true}], "Yes."]
+    turns:
+      - {say: Count, interrupt_after: 13, presented: 7}
+      - {say: "Stopped?"}
+  - name: cancelled
+    answers: [["One two", {stall: true}]]
+    turns: [{say: Count, cancel_after: first_token}]
+  - name: reconnected
+    answers: [["One", {pause_s: 0.2}, " two", {pause_s: 0.2}, " three"]]
+    turns: [{say: Count, reconnect_after: 3}]
+  - name: too-short
+    answers: ["One"]
+    turns: [{say: Count, cancel_after: 100}]
+  - name: cut
+    answers: [["One", {cut: true}]]
+    turns: [{say: Count}]
+  - name: asks-too-often
+    turns: [{say: Count, expect: [{ending: completed}]}]
+  - name: asks-too-seldom
+    answers: [One, two]
+    turns: [{say: Count}]
+configuration:
+  routes: [{name: default, deployments: [mini], max_attempts: 1}]
+  deployments: [{name: mini, model: m}]
+"""
+
+
+async def test_a_disturbed_conversation_gives_the_transcript_that_is_true(tmp_path: Path) -> None:
+    _suite(tmp_path, DISTURBED)
+    result, report = await _report(tmp_path)
+    assert result.code == 1
+    runs = {case["name"]: case["runs"][0] for case in report["cases"]}
+    found = {name: [(turn["ending"], turn["text"]) for turn in run["turns"]] for name, run in runs.items()}
+    assert found["interrupted"] == [("interrupted", "One two"), ("completed", "Yes.")]
+    assert found["cancelled"] == [("cancelled", "One two")]
+    assert found["reconnected"] == [("completed", "One two three")]
+    assert "ended before cancel_after" in runs["too-short"]["turns"][0]["fault"]
+    assert found["cut"][0][0] in ("failed", "incomplete")
+    assert found["asks-too-often"][0][0] == "failed"
+    assert runs["asks-too-seldom"]["fault"] == "1 answers of the scripted model were never asked for"
+    passed = {case["name"] for case in report["cases"] if case["passed"]}
+    assert passed == {"interrupted", "cancelled", "reconnected", "cut"}
+
+
+async def test_a_turn_that_hangs_is_a_failed_case_and_the_next_is_played(tmp_path: Path) -> None:
+    _suite(
+        tmp_path,
+        "name: s\nturn_limit_s: 1\ncases:\n"
+        "  - {name: hangs, answers: [[One, {stall: true}]], turns: [{say: Count}, {say: never said}]}\n"
+        "  - {name: goes-on, answers: [Two], turns: [{say: Count, expect: [{equals: Two}]}]}\n",
+    )
+    result, report = await _report(tmp_path)
+    assert result.code == 1
+    hangs, goes_on = report["cases"]
+    (turn,) = hangs["runs"][0]["turns"]
+    assert (turn["fault"], turn["ending"], hangs["score"]) == ("no end within 1 s", None, 0)
+    assert goes_on["passed"]
+
+
+async def test_ctrl_c_ends_it_without_a_report(tmp_path: Path) -> None:
+    _suite(tmp_path, "name: s\ncases: [{name: hangs, answers: [[One, {stall: true}]], turns: [{say: Count}]}]\n")
+    async with terminal(tmp_path, "eval", "suite.yaml", "--json", "report.json") as screen:
+        await screen.shows("playing hangs")
+        screen.type(CTRL_C)
+        await screen.shows("stopped")
+        assert await screen.gone() == 130
+        assert "Traceback" not in screen.text
+    assert not (tmp_path / "report.json").exists()
+
+
+async def test_one_case_can_be_played_alone(tmp_path: Path) -> None:
+    _suite(tmp_path, DISTURBED)
+    result, report = await _report(tmp_path, "--only", "cancelled")
+    assert result.code == 0
+    assert ([case["name"] for case in report["cases"]], report["complete"]) == (["cancelled"], False)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        ("name: s\ncases: []\n", (), "suite.yaml:2: cases"),
+        ("name: s\nconfiguration: none.toml\ncases: [{name: a, turns: [{say: a}]}]\n", (), "none.toml cannot be read"),
+        ("name: s\nconfiguration: {limit: {}}\ncases: [{name: a, turns: [{say: a}]}]\n", (), "limit"),
+        ("name: s\ncases: [{name: a, turns: [{say: a}]}]\n", ("--only", "b"), "there is no case b"),
+        ("name: s\ncases: [{name: a, turns: [{say: a}]}]\n", ("--baseline", "none.json"), "none.json: cannot be read"),
+        ("name: s\ncases: [{name: a, turns: [{say: a}]}]\n", ("--baseline", "suite.yaml"), "not a report"),
+        ("name: s\ncases: [{name: a, turns: [{say: a}]}]\n", ("--write-baseline",), "wants --baseline"),
+        ("name: s\ncases: [{name: a, turns: [{say: a}]}]\n", ("--candidate", "desk"), "NAME:VERSION"),
+    ],
+)
+async def test_what_cannot_be_evaluated_is_no_regression(
+    tmp_path: Path, text: str, options: tuple[str, ...], said: str
+) -> None:
+    _suite(tmp_path, text)
+    result = await turnwire(tmp_path, "eval", "suite.yaml", *options)
+    assert result.code == 2
+    assert said in result.err
