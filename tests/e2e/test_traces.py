@@ -241,3 +241,45 @@ async def test_no_canary_is_in_a_span_a_record_an_exported_byte_or_a_log_line(
         for what, secret in {**PLANTED, "the token": who, "its signature": who.rpartition(".")[2]}.items():
             assert secret not in said, f"{what} is in the {sink}"
         assert (TEXT in said) is (captures and sink != "log"), f"the {sink} {'lacks' if captures else 'has'} content"
+
+
+async def test_every_stage_of_a_turn_is_in_its_trace_without_what_was_said() -> None:
+    schema = {"type": "object", "required": ["hour"]}
+    routes = [
+        {"name": "plain", "deployments": ["plain"], "purpose": "small talk"},
+        {
+            "name": "docs",
+            "deployments": ["docs"],
+            "purpose": "questions about the museum",
+            "retrieval": "required",
+            "output_schema": schema,
+        },
+        {"name": "judge", "deployments": ["judge"]},
+    ]
+    tenants = {"default": {"route": "plain", "classify": ["docs", "plain"], "classifier": "judge"}}
+    async with running_provider() as provider:
+        names = ("plain", "docs", "judge")
+        deployments = [{"name": name, "model": name, "base_url": provider.base_url} for name in names]
+        provider.script(Script.text("docs"), Script.text("At canary o'clock"), Script.text('{"hour": 9}'))
+        async with (
+            running_server(deployments=deployments, routes=routes, tenants=tenants) as app,
+            connected(app.url) as client,
+        ):
+            await app.front.services.retrieval.add(
+                client.welcome["tenant_id"], "museum.md", "The museum opens at nine."
+            )
+            await client.create("r1", "c1", "When does the museum open?")
+            assert (await client.terminal("r1"))["type"] == "message.completed"
+            found = await traced(app, "r1", client.welcome["tenant_id"])
+    (run,), chats, (search,) = named(found, "invoke"), named(found, "chat"), named(found, "retrieval")
+    assert [(span["attributes"]["turnwire.step"], span["name"]) for span in chats] == [
+        (0, "chat judge"),
+        (1, "chat docs"),
+        (2, "chat docs"),
+    ]
+    assert search["attributes"]["turnwire.document_ids"] == ["museum.md"]
+    assert run["attributes"]["turnwire.route"] == "docs"
+    events = {event["name"]: event["attributes"] for event in run["events"]}
+    assert events["route.chosen"] == {"turnwire.route": "docs", "turnwire.by": "model"}
+    assert events["validation.failed"] == {"turnwire.step": 1, "turnwire.on": "output", "turnwire.action": "repair"}
+    assert not [word for word in ("canary", "nine", "museum open") if word in json.dumps(found)]

@@ -16,11 +16,13 @@ from typing import Any
 import orjson
 
 from turnwire_protocol import (
+    RequestDelayed,
     RequestEvent,
     RequestFold,
     RetrievalCompleted,
     RetrievalFailed,
     RetrievalStarted,
+    RouteChosen,
     SteerApplied,
     StepFailed,
     ToolApprovalRequired,
@@ -32,6 +34,7 @@ from turnwire_protocol import (
     ToolFailed,
     ToolRunning,
     ToolStarted,
+    ValidationFailed,
     message_from_wire,
 )
 from turnwire_server.eventlog.base import Owned
@@ -224,6 +227,19 @@ class TurnTrace:
     def _steered(self, event: SteerApplied) -> None:
         self._root.event(self._clock(), event.type)
 
+    def _routed(self, event: RouteChosen) -> None:
+        self._root.event(self._clock(), event.type, route=event.route, by=event.by)
+        self._root.put(route=event.route)
+
+    def _not_passed_on(self, event: ValidationFailed) -> None:
+        # Not the reason: of an answer that does not fit its schema it repeats some of the answer.
+        self._root.event(
+            self._clock(), event.type, step=event.step, on=event.on, action=event.action, guard=event.guard
+        )
+
+    def _delayed(self, event: RequestDelayed) -> None:
+        self._root.event(self._clock(), event.type, retry=event.retry, reason=event.reason)
+
     # --- the end ---------------------------------------------------------------------------------------------
 
     def end(self, ending: Mapping[str, Any]) -> None:
@@ -291,6 +307,9 @@ _HANDLERS: dict[type, Callable[[TurnTrace, Any], None]] = {
     RetrievalFailed: TurnTrace._retrieved,
     StepFailed: TurnTrace._step_failed,
     SteerApplied: TurnTrace._steered,
+    RouteChosen: TurnTrace._routed,
+    ValidationFailed: TurnTrace._not_passed_on,
+    RequestDelayed: TurnTrace._delayed,
 }
 
 
