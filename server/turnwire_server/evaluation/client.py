@@ -30,6 +30,8 @@ class Client:
         self._marks = itertools.count(1)
         self._answers: dict[str, dict[str, Any]] = {}
         self._socket: websockets.ClientConnection
+        self.connections = 0
+        """How many times the server has welcomed it."""
         self.fold: ConversationFold | None = None
         self.events: list[dict[str, Any]] = []
         """Every event of the conversation, as told; after a cut those that were missed follow once."""
@@ -95,3 +97,4 @@ class Client:
         welcome = JSON.decode(await self._socket.recv())[0]
         if not isinstance(welcome, dict) or welcome["type"] != "welcome":
             raise Refused("the server does not welcome the evaluation")
+        self.connections += 1

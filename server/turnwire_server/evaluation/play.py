@@ -41,6 +41,8 @@ class Played:
     cost_usd: float | None = None
     tools: list[str] = field(default_factory=list)
     """Names of the tools that were called, in order."""
+    reconnects: int = 0
+    """Connections that were lost and taken up again in the turn."""
     fault: str | None = None
     """Why the turn was not played to its end."""
 
@@ -180,8 +182,9 @@ class _Play:
         await self._client.call(command)
 
     async def _reconnect(self) -> None:
-        since = self._client.since
+        since, before = self._client.since, self._client.connections
         await self._client.cut()
+        self._result.reconnects += self._client.connections - before
         command = {"type": "request.resume", "request_id": self._request_id, "since": since}
         answer = await self._client.call(command)
         if answer["verdict"] == "snapshot" and answer["state"] in _ENDINGS:

@@ -36,6 +36,7 @@ class TurnReport(_Part):
     tokens: int | None
     cost_usd: float | None
     tools: tuple[str, ...]
+    reconnects: int
     fault: str | None
     checks: tuple[CheckReport, ...]
 
@@ -50,6 +51,7 @@ class TurnReport(_Part):
             tokens=played.tokens,
             cost_usd=played.cost_usd,
             tools=tuple(played.tools),
+            reconnects=played.reconnects,
             fault=played.fault,
             checks=tuple(found),
         )

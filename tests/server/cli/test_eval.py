@@ -108,6 +108,9 @@ async def test_a_disturbed_conversation_gives_the_transcript_that_is_true(tmp_pa
     assert found["interrupted"] == [("interrupted", "One two"), ("completed", "Yes.")]
     assert found["cancelled"] == [("cancelled", "One two")]
     assert found["reconnected"] == [("completed", "One two three")]
+    assert {name: run["turns"][0]["reconnects"] for name, run in runs.items() if run["turns"][0]["reconnects"]} == {
+        "reconnected": 1
+    }
     assert "ended before cancel_after" in runs["too-short"]["turns"][0]["fault"]
     assert found["cut"][0][0] in ("failed", "incomplete")
     assert found["asks-too-often"][0][0] == "failed"
@@ -169,3 +172,32 @@ async def test_what_cannot_be_evaluated_is_no_regression(
     result = await turnwire(tmp_path, "eval", "suite.yaml", *options)
     assert result.code == 2
     assert said in result.err
+
+
+async def test_configured_deployments_are_asked_and_the_environment_sets_nothing(tmp_path: Path) -> None:
+    _suite(
+        tmp_path,
+        "name: s\nmodel: configured\nconfiguration: {deployments: [{name: shown, kind: demo}]}\n"
+        "cases: [{name: asks, turns: [{say: Hello, expect: [{contains: demonstration model}]}]}]\n",
+    )
+    result = await turnwire(
+        tmp_path, "eval", "suite.yaml", TURNWIRE_SERVER__PORT="nonsense", TURNWIRE_STORAGE__REDIS_URL="redis://x"
+    )
+    assert (result.code, result.err) == (0, "")
+
+
+async def test_a_tool_without_a_result_is_a_fault_and_a_failing_one_is_told_to_the_model(tmp_path: Path) -> None:
+    _suite(
+        tmp_path,
+        "name: s\nturn_limit_s: 10\ncases:\n"
+        "  - name: fails\n    answers: [[{tool: {name: map}}], No map.]\n"
+        "    turns:\n"
+        "      - {say: Where, tools: [{name: map, error: torn}], expect: [{equals: No map.}, {tool_called: map}]}\n"
+        "  - name: unknown\n    answers: [[{tool: {name: compass}}], Lost.]\n"
+        "    turns: [{say: Where, tools: [{name: map, output: 1}], expect: [{tool_called: map}]}]\n",
+    )
+    result, report = await _report(tmp_path)
+    assert result.code == 1
+    fails, unknown = report["cases"]
+    assert fails["passed"]
+    assert not unknown["passed"]
