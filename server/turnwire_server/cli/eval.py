@@ -6,6 +6,7 @@ stopped.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -15,21 +16,27 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from turnwire_server.cli.common import fail
+from turnwire_server.archive.base import ArchiveUnavailable
+from turnwire_server.archive.prompts import PromptVersion
+from turnwire_server.cli.common import ConfigOption, fail, read_settings
+from turnwire_server.cli.usage import reading_archive
 from turnwire_server.evaluation import gate
 from turnwire_server.evaluation.report import Report, ReportError, read_report, write_report
 from turnwire_server.evaluation.run import evaluate
 from turnwire_server.evaluation.suite import Case, SuiteError, SuiteFile, read_suite
-from turnwire_server.settings import SettingsError
+from turnwire_server.settings import Settings, SettingsError
+from turnwire_server.sqlite import DatabaseUnavailable
 
 _FAULTS_SHOWN = 3
 _console = Console(highlight=False, stderr=True)
 
 
+_CANDIDATE = re.compile(r"([A-Za-z0-9_.-]{1,64})/([A-Za-z0-9_.:-]{1,64}):([1-9][0-9]{0,8})")
+
+
 def _candidate(value: str | None) -> str | None:
-    name, colon, version = (value or "x:y").partition(":")
-    if not (name and colon and version):
-        raise typer.BadParameter("NAME:VERSION is wanted")
+    if value is not None and not _CANDIDATE.fullmatch(value):
+        raise typer.BadParameter("TENANT/NAME:VERSION is wanted")
     return value
 
 
@@ -44,8 +51,10 @@ def eval(  # its name is the command's
         float, typer.Option(min=0, max=1, help="By how much a score may be below the baseline's.")
     ] = gate.TOLERANCE,
     candidate: Annotated[
-        str | None, typer.Option(callback=_candidate, help="NAME:VERSION of the prompt evaluated, for the report.")
+        str | None,
+        typer.Option(callback=_candidate, help="TENANT/NAME:VERSION of a prompt, with which the suite is played."),
     ] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Play a suite of conversations through the real server and score them."""
     if write_baseline and baseline is None:
@@ -54,7 +63,8 @@ def eval(  # its name is the command's
         file = read_suite(suite)
         cases = _chosen(file, only or [])
         before = read_report(baseline) if baseline is not None and not write_baseline else None
-        report = anyio.run(_evaluated, file, cases, repeat, candidate)
+        version = None if candidate is None else _version(read_settings(config), candidate)
+        report = anyio.run(_evaluated, file, cases, repeat, version)
     except (SuiteError, SettingsError, ReportError) as error:
         fail(str(error), 2)
     except KeyboardInterrupt:
@@ -75,6 +85,25 @@ def eval(  # its name is the command's
         raise typer.Exit(1)
 
 
+def _version(settings: Settings, candidate: str) -> PromptVersion:
+    """The version, from the archive of the servers that it is to be released on."""
+    match = _CANDIDATE.fullmatch(candidate)
+    assert match is not None, "judged when it was read"
+    tenant, name, number = match[1], match[2], int(match[3])
+
+    async def look() -> PromptVersion | None:
+        async with reading_archive(settings) as archive:
+            return await archive.prompt_version(tenant, name, number)
+
+    try:
+        found = anyio.run(look)
+    except (ArchiveUnavailable, DatabaseUnavailable) as error:
+        fail(f"the archive does not answer: {error}", 2)
+    if found is None:
+        fail(f"tenant {tenant} has no version {number} of a prompt {name}", 2)
+    return found
+
+
 def _chosen(file: SuiteFile, only: list[str]) -> list[Case]:
     cases = {case.name: case for case in file.suite.cases}
     if unknown := [name for name in only if name not in cases]:
@@ -82,7 +111,7 @@ def _chosen(file: SuiteFile, only: list[str]) -> list[Case]:
     return [case for name, case in cases.items() if not only or name in only]
 
 
-async def _evaluated(file: SuiteFile, cases: list[Case], repeat: int, candidate: str | None) -> Report:
+async def _evaluated(file: SuiteFile, cases: list[Case], repeat: int, candidate: PromptVersion | None) -> Report:
     with _console.status("starting") as status:
 
         def playing(case: Case) -> None:

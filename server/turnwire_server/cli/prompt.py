@@ -25,9 +25,12 @@ from turnwire_server.archive.prompts import PromptRecord, PromptVersion
 from turnwire_server.archive.tenants import AuditEntry
 from turnwire_server.cli.archive import Shape, as_json, person, when, with_archive
 from turnwire_server.cli.common import ConfigOption, fail, read_settings
+from turnwire_server.evaluation import gate
+from turnwire_server.evaluation.report import ReportError, read_report
 from turnwire_server.orchestration.prompts import PromptTemplate, TemplateFault, Variable
 from turnwire_server.settings import Settings
 from turnwire_server.settings.section import is_name
+from turnwire_server.settings.tree import DEFAULT_TENANT
 
 app = typer.Typer(no_args_is_help=True, help="Keep prompts by version, and say which of them are used.")
 
@@ -105,16 +108,25 @@ def release(
     tenant: TenantArgument,
     name: NameArgument,
     version: VersionArgument,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Report of turnwire eval made with this version; it has to pass.", show_default=False),
+    ] = None,
     actor: ActorOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Give this version to all new requests; a version that was tried is not tried any more."""
+    settings = read_settings(config)
+    if report is not None:
+        _check_report(report, gate.named(tenant, name, version))
+    elif with_archive(settings, lambda archive: _wants_report(archive, settings, tenant)):
+        fail(f"tenant {tenant} has release_by_report: give the report of turnwire eval with --report")
 
     def released(before: PromptRecord) -> PromptRecord:
         candidate = None if before.candidate == version else before.candidate
         return replace(before, released=version, candidate=candidate, share=0 if candidate is None else before.share)
 
-    _move(read_settings(config), (tenant, name, version), actor, "prompt.release", released)
+    _move(settings, (tenant, name, version), actor, "prompt.release", released)
 
 
 @app.command()
@@ -272,6 +284,28 @@ def _chosen(versions: Sequence[PromptVersion], version: int, record: PromptRecor
     if found is None:
         fail(f"prompt {record.name} has no version {version}; the newest is {record.versions}")
     return found
+
+
+async def _wants_report(archive: Archive, settings: Settings, tenant: str) -> bool:
+    """Whether nothing is released for this tenant without a report."""
+    named_in_file = settings.tenants.get(tenant)
+    if named_in_file is not None:
+        return named_in_file.release_by_report
+    record = await archive.tenant(tenant)
+    if record is None or record.settings is None:
+        default = settings.tenants.get(DEFAULT_TENANT)
+        return default is not None and default.release_by_report
+    return bool(record.settings.get("release_by_report"))
+
+
+def _check_report(path: Path, candidate: str) -> None:
+    try:
+        verdict = gate.releases(read_report(path), candidate)
+    except ReportError as error:
+        fail(str(error), 2)
+    if not verdict.passed:
+        reasons = "".join(f"\n  {reason}" for reason in verdict.reasons)
+        fail(f"{path}: {candidate} may not be released:{reasons}")
 
 
 # --- what was typed --------------------------------------------------------------------------------------

@@ -29,8 +29,13 @@ def passes(report: Report, baseline: Report | None = None, tolerance: float = TO
     return Verdict(not reasons, tuple(reasons))
 
 
+def named(tenant_id: str, prompt: str, version: int) -> str:
+    """A version of a prompt, as reports name it."""
+    return f"{tenant_id}/{prompt}:{version}"
+
+
 def releases(report: Report, candidate: str) -> Verdict:
-    """Whether `candidate` (`NAME:VERSION`) may be released on the strength of this report."""
+    """Whether `candidate` (see `named`) may be released on the strength of this report."""
     if report.candidate != candidate:
         return Verdict(False, (f"the report is of {report.candidate or 'no candidate'}, not of {candidate}",))
     if not report.complete:

@@ -126,6 +126,8 @@ class _Play:
         command |= {"conversation_id": self._conversation_id, "input": self._turn.say}
         if self._turn.route is not None:
             command["route"] = self._turn.route
+        if self._turn.variables:
+            command["variables"] = self._turn.variables
         if self._turn.tools:
             command["tools"] = [
                 {"name": tool.name, "description": tool.description, "parameters": tool.parameters}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from turnwire_server.archive.prompts import PromptVersion
+
+from .gate import named
 from .model import ScriptedModel
 from .play import Played, ask, play_case
 from .report import CaseReport, Report, RunReport, TurnReport
@@ -17,13 +20,13 @@ async def evaluate(
     cases: Sequence[Case],
     *,
     repeat: int = 1,
-    candidate: str | None = None,
+    candidate: PromptVersion | None = None,
     playing: Callable[[Case], None] = lambda _: None,
 ) -> Report:
-    """`cases` are of the suite; `playing` is told of each. Raises what `running_server` does, before anything is
-    played."""
+    """`cases` are of the suite, played with the `candidate` if there is one; `playing` is told of each. Raises what
+    `running_server` does, before anything is played."""
     reports: list[CaseReport] = []
-    async with running_server(file) as (app, model):
+    async with running_server(file, candidate) as (app, model):
         evaluation = _Evaluation(app.url, file.suite.turn_limit_s, model)
         for case in cases:
             playing(case)
@@ -33,7 +36,7 @@ async def evaluate(
         suite=file.suite.name,
         suite_sha256=file.sha256,
         model=file.suite.model,
-        candidate=candidate,
+        candidate=None if candidate is None else named(candidate.tenant_id, candidate.name, candidate.version),
         complete=len(reports) == len(file.suite.cases),
         cases=tuple(reports),
     )

@@ -109,6 +109,8 @@ class Turn(_Part):
 
     say: Annotated[str, Field(min_length=1)]
     route: str | None = None
+    variables: dict[str, str] = Field(default_factory=dict)
+    """For the tenant's prompt."""
     interrupt_after: Moment | None = None
     cancel_after: Moment | None = None
     reconnect_after: Moment | None = None

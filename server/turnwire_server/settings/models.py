@@ -238,6 +238,9 @@ class Tenant(Section):
 
     system_prompt: Annotated[str, Field(max_length=200_000)] | None = None
     """Text that stands before every conversation of the tenant."""
+    release_by_report: bool = False
+    """Whether a version of a prompt is released only with a report of `turnwire eval` that was made with it and in
+    which every case has passed."""
     prompt: Name | None = None
     """Name of a prompt of the registry (`turnwire prompt`) that stands there instead of `system_prompt`, by version and
     with variables."""

@@ -31,13 +31,11 @@ async def _report(folder: Path, *options: str) -> tuple[Result, dict[str, Any]]:
 
 
 async def test_the_example_passes_and_its_report_says_what_was_played(tmp_path: Path) -> None:
-    result = await turnwire(
-        tmp_path, "eval", str(EXAMPLE), "--json", "report.json", "--repeat", "2", "--candidate", "desk:3"
-    )
+    result = await turnwire(tmp_path, "eval", str(EXAMPLE), "--json", "report.json", "--repeat", "2")
     assert (result.code, result.err) == (0, "")
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["suite_sha256"] == hashlib.sha256(EXAMPLE.read_bytes()).hexdigest()
-    assert (report["suite"], report["candidate"], report["complete"]) == ("travel desk", "desk:3", True)
+    assert (report["suite"], report["candidate"], report["complete"]) == ("travel desk", None, True)
     assert {case["name"]: len(case["runs"]) for case in report["cases"]} == dict.fromkeys(
         (
             "greets",
@@ -162,7 +160,8 @@ async def test_one_case_can_be_played_alone(tmp_path: Path) -> None:
         ("name: s\ncases: [{name: a, turns: [{say: a}]}]\n", ("--baseline", "none.json"), "none.json: cannot be read"),
         ("name: s\ncases: [{name: a, turns: [{say: a}]}]\n", ("--baseline", "suite.yaml"), "not a report"),
         ("name: s\ncases: [{name: a, turns: [{say: a}]}]\n", ("--write-baseline",), "wants --baseline"),
-        ("name: s\ncases: [{name: a, turns: [{say: a}]}]\n", ("--candidate", "desk"), "NAME:VERSION"),
+        ("name: s\ncases: [{name: a, turns: [{say: a}]}]\n", ("--candidate", "desk:3"), "TENANT/NAME:VERSION"),
+        ("name: s\ncases: [{name: a, turns: [{say: a}]}]\n", ("--candidate", "acme/desk:3"), "does not answer"),
     ],
 )
 async def test_what_cannot_be_evaluated_is_no_regression(
@@ -201,3 +200,41 @@ async def test_a_tool_without_a_result_is_a_fault_and_a_failing_one_is_told_to_t
     fails, unknown = report["cases"]
     assert fails["passed"]
     assert not unknown["passed"]
+
+
+_DESK = """
+name: desk
+turn_limit_s: 10
+cases:
+  - name: greets
+    answers: [{answer}]
+    turns: [{{say: Hello, variables: {variables}, expect: [{{equals: Hello}}]}}]
+"""
+
+
+async def test_a_prompt_is_released_by_the_report_that_was_made_with_it(tmp_path: Path) -> None:
+    async def does(*arguments: str, code: int = 0) -> Result:
+        result = await turnwire(tmp_path, *arguments, "--config", "turnwire.toml")
+        assert result.code == code, result.err
+        return result
+
+    (tmp_path / "turnwire.toml").write_text("[tenants.default]\n[tenants.acme]\nrelease_by_report = true\n")
+    (tmp_path / "kind.txt").write_text("Be kind to {{ customer }}.\n")
+    await does("prompt", "add", "acme", "desk", "kind.txt", "--variable", "customer")
+    assert "give the report" in (await does("prompt", "release", "acme", "desk", "1", code=1)).err
+    made = ("eval", "suite.yaml", "--json", "report.json", "--candidate", "acme/desk:1")
+    released = ("prompt", "release", "acme", "desk", "1", "--report", "report.json")
+
+    # It is played with the version itself: without what that asks for nothing is answered.
+    _suite(tmp_path, _DESK.format(answer="Hello", variables="{}"))
+    assert "variables" in (await does(*made, code=1)).out
+    assert "greets: failed" in (await does(*released, code=1)).err
+    _suite(tmp_path, _DESK.format(answer="Hello", variables="{customer: Bo}"))
+    await does(*made)
+    assert json.loads((tmp_path / "report.json").read_text())["candidate"] == "acme/desk:1"
+    assert (
+        "the report is of acme/desk:1"
+        in (await does("prompt", "release", "acme", "desk", "2", "--report", "report.json", code=1)).err
+    )
+    assert "version 1 is released" in (await does(*released)).out
+    assert "has no version 7" in (await does(*made[:-1], "acme/desk:7", code=2)).err
