@@ -24,6 +24,7 @@ from .conversations.conclude import archive_late
 from .conversations.hub import ConversationHub
 from .conversations.patience import until_answered
 from .conversations.quotas import Quotas
+from .conversations.reports import Reports
 from .conversations.requests import Requests
 from .conversations.services import Services
 from .conversations.threads import Threads
@@ -131,6 +132,7 @@ async def running(
         background.start_soon(services.router.run, name="router")
         background.start_soon(services.tenants.run, name="tenants")
         background.start_soon(services.quotas.alerts.run, name="budget alerts")
+        background.start_soon(services.reports.run, name="ends of jobs")
         background.start_soon(front.wheel.run, name="timers")
         background.start_soon(_sweep, services, threads, name="sweeper")
         async with listening(front):
@@ -156,8 +158,12 @@ async def _open_services(
     counter = estimates.counter
     opened = open_retrieval(settings, engines.documents, counter, environ)
     retrieval = await stack.enter_async_context(opened)
-    secret_env = settings.alerts.webhook_secret_env
-    alerts = Alerts(settings.alerts, environ[secret_env] if secret_env is not None else None, engines.archive)
+    secrets = [
+        None if section.webhook_secret_env is None else environ[section.webhook_secret_env]
+        for section in (settings.alerts, settings.jobs)
+    ]
+    alerts = Alerts(settings.alerts, secrets[0], engines.archive)
+    reports = Reports(settings.jobs, secrets[1], engines.archive, metrics)
     return Services(
         settings=settings,
         log=engines.log,
@@ -171,6 +177,7 @@ async def _open_services(
         tracer=_open_tracer(settings, environ, engines, metrics, stack),
         tenants=TenantDirectory(settings, engines.archive),
         quotas=Quotas(engines.quotas, engines.archive, router, counter, settings.limits, metrics, alerts),
+        reports=reports,
         guards=guards,
         retrieval=retrieval,
         rules=Rules(settings.routes),

@@ -233,6 +233,35 @@ class Requests:
         await archive.delete_conversation("acme", "talk")
         assert await found() == ["x"]
 
+    async def test_an_end_is_due_to_be_reported_until_it_is_or_has_been_tried_enough(self, archive: Archive) -> None:
+        async def due(now_ms: int, *, by: str = "", limit: int = 10) -> list[tuple[str, int]]:
+            found = await archive.due_reports(by or op(), now_ms, pauses_ms=[100, 200, 400], limit=limit)
+            return sorted((report.record.request_id, report.tries) for report in found)
+
+        await made(archive, talk(), talk(tenant_id="other"))
+        for name, ordinal in (("r1", 1), ("r2", 2), ("r3", 3)):
+            await archive.insert_request(op(), asked(name, ordinal, spec={"background": True, "reported": True}))
+        await archive.insert_request(op(), asked("silent", 4, spec={"background": True}))
+        await archive.insert_request(op(), asked("r1", 1, tenant_id="other", spec={"reported": True}))
+        assert await due(1000) == []
+        for name, ordinal in (("r1", 1), ("r2", 2), ("silent", 4)):
+            await end(archive, name, ordinal)
+        assert await due(1000, by="first") == [("r1", 1), ("r2", 1)]
+        assert await due(1000, by="first") == [("r1", 1), ("r2", 1)], "a repeat"
+        assert await due(1099) == [], "somebody is about to"
+        await archive.reported("acme", "r1")
+        await archive.reported("acme", "r1")
+        await archive.reported("acme", "nobody")
+        assert await due(1100) == [("r2", 2)]
+        assert await due(1299) == []
+        (report,) = await archive.due_reports(op(), 1300, pauses_ms=[100, 200, 400], limit=10)
+        assert (report.record, report.tries) == (await archive.request("acme", "r2"), 3)
+        assert await due(99_999) == [], "it has been tried enough"
+        await end(archive, "r3", 3)
+        assert await due(2000, limit=1) == [("r3", 1)]
+        await archive.delete_conversation("acme", "talk")
+        assert await due(99_999) == []
+
     @pytest.mark.parametrize("limit", [1, 2, 3, 7])
     async def test_pages_of_what_has_not_ended_leave_nothing_out(self, archive: Archive, limit: int) -> None:
         await made(archive, talk(), talk(tenant_id="other"))

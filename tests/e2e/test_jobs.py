@@ -11,6 +11,7 @@ from tests.support import shop_tools
 from tests.support.client import connected
 from tests.support.provider import Script
 from tests.support.stack import running_stack
+from tests.support.webhook import WEBHOOK_SECRET, running_webhook
 
 SOON = {"job_backoff_s": 0.02, "job_backoff_most_s": 0.02}
 LATE = {"job_backoff_s": 3600, "job_backoff_most_s": 3600}
@@ -121,3 +122,67 @@ async def test_a_tool_that_has_run_is_not_run_again(tmp_path: Path, monkeypatch:
         assert ending["message"]["parts"][-1]["text"] == "It is charged."
         assert shop_tools.effects() == ["charge 7"]
         assert [event["retry"] for event in client.events("request.delayed")] == [1]
+
+
+def _hook(url: str, **fields: Any) -> dict[str, Any]:
+    jobs = {"webhook_url": url, "webhook_secret_env": "JOBS_SECRET", "webhook_pause_s": 0.01, "webhook_timeout_s": 0.2}
+    return {"jobs": {**jobs, **fields}, "environ": {"JOBS_SECRET": WEBHOOK_SECRET}}
+
+
+async def test_the_end_is_told_until_it_is_taken_and_then_no_more() -> None:
+    async with running_webhook() as (hook, url), running_stack(**_hook(url)) as (provider, app):
+        hook.refusals, hook.redirects = 2, 1
+        async with connected(app.url) as client:
+            provider.script(Script.text("Done."), Script.text("Unheard."), Script.http_error(401))
+            await client.create("r1", "c1", "hello", background=True)
+            ending = await client.terminal("r1")
+            told = await asyncio.wait_for(hook.taken.get(), WAIT_S)
+            assert {key: told[key] for key in ("type", "request_id", "conversation_id", "state")} == {
+                "type": "request.ended",
+                "request_id": "r1",
+                "conversation_id": "c1",
+                "state": "completed",
+            }
+            assert told["message"]["parts"] == ending["message"]["parts"]
+            assert told["usage"]["attempts"] == (await client.event("usage.completed", "r1"))["attempts"]
+            await client.create("r2", "c1", "hello")
+            await client.terminal("r2")
+            await client.create("r3", "c1", "hello", background=True)
+            await client.terminal("r3")
+            told = await asyncio.wait_for(hook.taken.get(), WAIT_S)
+            assert (told["request_id"], told["state"], told["error"]["code"]) == ("r3", "failed", "provider_auth")
+            assert hook.taken.empty()
+            assert hook.begun.qsize() == 5
+
+
+async def test_what_was_not_taken_is_told_by_the_next_start(tmp_path: Path) -> None:
+    async with running_webhook() as (hook, url):
+        hook.refusals = 1_000_000
+        async with (
+            running_stack(data_dir=tmp_path, **_hook(url)) as (_, app),
+            connected(app.url) as client,
+        ):
+            await client.create("r1", "c1", "hello", background=True)
+            await client.terminal("r1")
+            await asyncio.wait_for(hook.begun.get(), WAIT_S)
+        hook.refusals = 0
+        async with running_stack(data_dir=tmp_path, **_hook(url)):
+            assert (await asyncio.wait_for(hook.taken.get(), WAIT_S))["request_id"] == "r1"
+
+
+async def test_after_enough_tries_nobody_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with (
+        running_webhook() as (hook, url),
+        running_stack(**_hook(url, webhook_tries=2)) as (_, app),
+        connected(app.url) as client,
+    ):
+        hook.refusals = 1_000_000
+        await client.create("r1", "c1", "hello", background=True)
+        await client.terminal("r1")
+        for _ in range(2):
+            await asyncio.wait_for(hook.begun.get(), WAIT_S)
+        registry = app.front.services.metrics.registry
+        while registry.get_sample_value("turnwire_job_reports_total", {"outcome": "given_up"}) != 1:
+            await asyncio.sleep(0.01)
+        assert hook.begun.empty()
+        assert "did not take the end of request r1: it answered 503" in caplog.text

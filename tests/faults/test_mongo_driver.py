@@ -177,6 +177,8 @@ WRITES: dict[str, Callable[[Archive], Awaitable[Any]]] = {
     "record_cancel that came before": lambda archive: cancel(archive, "later"),
     "forget_cancels": lambda archive: archive.forget_cancels(10_000),
     "add_feedback": lambda archive: archive.add_feedback("acme", "r1", "ann", rating=1, comment=None, at=5),
+    "due_reports": lambda archive: archive.due_reports("once", 10_000, pauses_ms=[1_000], limit=10),
+    "reported": lambda archive: archive.reported("acme", "r1"),
     "add_trace": lambda archive: archive.add_trace("acme", "r1", 1, {"spans": []}),
     "put_tenant": lambda archive: archive.put_tenant("acme", {"features": []}, replaces=1, entry=audited("once")),
     "add_audit": lambda archive: archive.add_audit(audited("once")),

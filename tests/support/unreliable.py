@@ -59,6 +59,8 @@ ARCHIVE_STEPS = frozenset(
         "forget_cancels",
         "add_feedback",
         "add_trace",
+        "due_reports",
+        "reported",
         "put_tenant",
         "add_audit",
         "put_prompt",

@@ -115,6 +115,14 @@ class RequestRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class DueReport:
+    """A request whose end is to be reported to a webhook. ``tries`` counts this one."""
+
+    record: RequestRecord
+    tries: int
+
+
+@dataclass(frozen=True, slots=True)
 class UsageRow:
     """One attempt of one step in the ledger; it outlives its conversation. Money is a decimal string in USD."""
 
@@ -333,6 +341,14 @@ class Archive(TenantArchive, PromptArchive, SummaryArchive, Protocol):
     ) -> Sequence[RequestRecord]:
         """Requests in the background that were created at ``since_ms`` or later, the newest first: those whose `state`
         is one of ``states``, or all. They go with their conversation."""
+
+    async def due_reports(self, op: str, now_ms: int, *, pauses_ms: Sequence[int], limit: int) -> Sequence[DueReport]:
+        """Requests whose ``spec`` has `reported`, which have ended and whose end has yet to be reported: those that are
+        due, the longest due first. Each is due again after the pause of its try unless it is `reported` before, and
+        after as many tries as there are pauses no more. A repeat of ``op`` gives the same again."""
+
+    async def reported(self, tenant_id: str, request_id: str) -> None:
+        """The end of a request has been reported. One that is not there is no error."""
 
     # --- messages --------------------------------------------------------------------------------------
 

@@ -104,6 +104,9 @@ def request_document(op: str, record: RequestRecord) -> Document:
     user_message = encode(record.input)
     return {
         **({"background": True} if record.spec.get("background") else {}),
+        **(
+            {"reports": True, "report_at": 0, "report_op": "", "report_tries": 0} if record.spec.get("reported") else {}
+        ),
         "_id": identity(record.tenant_id, record.request_id),
         "tenant": record.tenant_id,
         "request": record.request_id,

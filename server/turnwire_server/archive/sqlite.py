@@ -27,6 +27,7 @@ from .base import (
     ContextRecord,
     ConversationPage,
     ConversationRecord,
+    DueReport,
     MessagePage,
     RequestRecord,
     Role,
@@ -91,6 +92,11 @@ SCHEMA = (
         tenant TEXT NOT NULL, request TEXT NOT NULL, created_at INTEGER NOT NULL,
         PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS jobs_by_age ON jobs (created_at)",
+    # Those whose end has yet to be reported; `op` is who is about to.
+    """CREATE TABLE IF NOT EXISTS reports (
+        tenant TEXT NOT NULL, request TEXT NOT NULL, due_at INTEGER NOT NULL, tries INTEGER NOT NULL, op TEXT NOT NULL,
+        PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS reports_by_time ON reports (due_at)",
     """CREATE TABLE IF NOT EXISTS messages (
         tenant TEXT NOT NULL, conversation TEXT NOT NULL, message TEXT NOT NULL, parent TEXT, request TEXT NOT NULL,
         ordinal INTEGER NOT NULL, doc BLOB, PRIMARY KEY (tenant, conversation, message)) WITHOUT ROWID""",
@@ -225,7 +231,17 @@ class SqliteArchive:
     async def delete_conversation(self, tenant_id: str, conversation_id: str) -> None:
         def drop(db: Connection) -> None:
             key = (tenant_id, conversation_id)
-            for table in ("feedback", "traces", "jobs", "parked", "cancel_marks", "fences", "amended", "effects"):
+            for table in (
+                "feedback",
+                "traces",
+                "jobs",
+                "reports",
+                "parked",
+                "cancel_marks",
+                "fences",
+                "amended",
+                "effects",
+            ):
                 db.execute(
                     f"DELETE FROM {table} WHERE tenant = ? AND request IN"
                     " (SELECT request FROM requests WHERE tenant = ? AND conversation = ?)",
@@ -299,6 +315,8 @@ class SqliteArchive:
                     _leave_fence(db, tenant, record.request_id, record.fence)
                 if record.spec.get("background"):
                     db.execute("INSERT INTO jobs VALUES (?, ?, ?)", (tenant, record.request_id, record.created_at))
+                if record.spec.get("reported"):
+                    db.execute("INSERT INTO reports VALUES (?, ?, 0, 0, '')", (tenant, record.request_id))
                 found = _request_row(db, tenant, record.request_id)
                 assert found is not None
             return _request(db, found), found["op"] == op
@@ -493,6 +511,30 @@ class SqliteArchive:
             return [_request(db, row) for row in rows]
 
         return await self._read(look)
+
+    async def due_reports(self, op: str, now_ms: int, *, pauses_ms: Sequence[int], limit: int) -> Sequence[DueReport]:
+        def claim(db: Connection) -> list[DueReport]:
+            if db.execute("SELECT 1 FROM reports WHERE op = ?", (op,)).fetchone() is None:
+                due = db.execute(
+                    "SELECT p.tenant, p.request, p.tries FROM reports p"
+                    " JOIN requests r ON r.tenant = p.tenant AND r.request = p.request"
+                    " WHERE p.due_at <= ? AND p.tries < ? AND r.state != 'open' ORDER BY p.due_at LIMIT ?",
+                    (now_ms, len(pauses_ms), limit),
+                ).fetchall()
+                for tenant, request, tries in due:
+                    db.execute(
+                        "UPDATE reports SET due_at = ?, tries = tries + 1, op = ? WHERE tenant = ? AND request = ?",
+                        (now_ms + pauses_ms[tries], op, tenant, request),
+                    )
+            mine = db.execute("SELECT tenant, request, tries FROM reports WHERE op = ?", (op,)).fetchall()
+            found = [(_request_row(db, tenant, request), tries) for tenant, request, tries in mine]
+            return [DueReport(_request(db, row), tries) for row, tries in found if row is not None]
+
+        return await self._write(claim)
+
+    async def reported(self, tenant_id: str, request_id: str) -> None:
+        key = (tenant_id, request_id)
+        await self._write(lambda db: db.execute("DELETE FROM reports WHERE tenant = ? AND request = ?", key))
 
     # --- messages --------------------------------------------------------------------------------------
 

@@ -8,8 +8,6 @@ so in the log and to the webhook, which the archive's audit log decides; every n
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import uuid
 from collections.abc import Callable
@@ -17,13 +15,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import anyio
-import orjson
 
 from turnwire_server.archive.base import Archive, ArchiveUnavailable
 from turnwire_server.archive.tenants import AuditEntry
 from turnwire_server.gateway.usage import usd_text
 from turnwire_server.quotas.base import Rules, Standing, usd
 from turnwire_server.settings import AlertSettings
+
+from .webhook import post
 
 logger = logging.getLogger(__name__)
 
@@ -164,26 +163,13 @@ class Alerts:
             return True
 
     async def _deliver(self, url: str, alert: Alert) -> None:
-        import aiohttp  # alerts are rare, and it takes long to load
-
-        body = orjson.dumps({"type": "budget.alert", **asdict(alert)})
-        headers = {"Content-Type": "application/json", "Turnwire-Id": alert.key}
-        if self._secret is not None:
-            signature = hmac.new(self._secret.encode(), body, hashlib.sha256)
-            headers["Turnwire-Signature"] = f"sha256={signature.hexdigest()}"
-        pause_s, timeout = _PAUSE_S, aiohttp.ClientTimeout(self._settings.webhook_timeout_s)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
-            for tries_left in reversed(range(_TRIES)):
-                try:
-                    # A redirect is not followed: it would take the alert elsewhere, or become a GET without it.
-                    async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
-                        if response.status < 300:
-                            return
-                        problem = f"it answered {response.status}"
-                except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                    problem = type(error).__name__
-                if tries_left:
-                    await asyncio.sleep(pause_s)
-                    pause_s *= 2
-        # Without the address: it may hold a secret.
+        said, timeout_s = {"type": "budget.alert", **asdict(alert)}, self._settings.webhook_timeout_s
+        pause_s = _PAUSE_S
+        for tries_left in reversed(range(_TRIES)):
+            problem = await post(url, said, alert.key, secret=self._secret, timeout_s=timeout_s)
+            if problem is None:
+                return
+            if tries_left:
+                await asyncio.sleep(pause_s)
+                pause_s *= 2
         logger.error("the webhook did not take a budget alert of tenant %s: %s", alert.tenant_id, problem)

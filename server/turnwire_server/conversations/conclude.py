@@ -61,6 +61,8 @@ async def conclude(
     told(ending)
     if archived:  # else its rows are in no sum of the ledger yet: it goes on holding until `archive_late`
         await services.quotas.settle(owned.request, owned.spec, endings.rows_of(ending))
+        if owned.spec.get("reported"):
+            services.reports.ended()
     services.metrics.turns_total.labels(ending["outcome"]).inc()
     for row in endings.rows_of(ending):
         services.metrics.tokens_total.labels(row.deployment, "input").inc(row.input_tokens)

@@ -236,7 +236,10 @@ class Requests:
                 record, (route, candidates) = await self._allowed(principal, tenant, command)
                 now_ms = self._services.now_ms()
                 prompt = await self._prompted(principal, tenant, command, route, now_ms)
-                new = TurnSpec.create(command, principal, tenant, route, now_ms, prompt, candidates=candidates)
+                reported = command.background and self._services.reports.are_wanted
+                new = TurnSpec.create(
+                    command, principal, tenant, route, now_ms, prompt, candidates=candidates, reported=reported
+                )
                 account = await self._services.quotas.reserve(new)
                 spec = new
                 claimed = await self._claim(principal, record, spec, command, op)

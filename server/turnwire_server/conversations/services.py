@@ -23,6 +23,7 @@ from turnwire_server.tools.executor import ToolExecutor
 
 from .memories import Memories
 from .quotas import Quotas
+from .reports import Reports
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Services:
     metrics: Metrics
     tracer: Tracer
     quotas: Quotas
+    reports: Reports
     guards: Guards
     retrieval: Retrieval
     rules: Rules

@@ -83,6 +83,8 @@ class TurnSpec:
     """The route whose model chooses."""
     background: bool = False
     """Whether nobody waits for it: it is tried again, later, where another turn would end."""
+    reported: bool = False
+    """Whether a webhook is told that it has ended."""
     on_busy: OnBusyMode = "queue"
     target: str | None = None
     prompt: Mapping[str, Any] | None = None
@@ -103,6 +105,7 @@ class TurnSpec:
         prompt: Prompted,
         *,
         candidates: Sequence[str] = (),
+        reported: bool = False,
     ) -> Self:
         """The spec of a new request."""
         unique = uuid.uuid4().hex[:20]
@@ -135,6 +138,7 @@ class TurnSpec:
             candidates=list(candidates),
             classifier=tenant.classifier if candidates else None,
             background=command.background,
+            reported=reported,
             on_busy=command.on_busy,
             target=command.target,
             prompt=prompt.to_json(),

@@ -13,6 +13,7 @@ from turnwire_server.settings.models import Deployment, GuardSettings, Route, Te
 from turnwire_server.settings.tables import (
     AlertSettings,
     AuthSettings,
+    JobSettings,
     ServerSettings,
     StorageSettings,
     TelemetrySettings,
@@ -26,6 +27,7 @@ __all__ = [
     "Deployment",
     "Fault",
     "GuardSettings",
+    "JobSettings",
     "Limits",
     "McpServerSettings",
     "Route",

@@ -24,6 +24,7 @@ from turnwire_server.settings.retrieval import RetrievalSettings
 from turnwire_server.settings.tables import (
     AlertSettings,
     AuthSettings,
+    JobSettings,
     ServerSettings,
     StorageSettings,
     TelemetrySettings,
@@ -61,10 +62,10 @@ def check_server(server: ServerSettings, auth: AuthSettings | None) -> Iterator[
                 yield Fault(f"{key}.{index}", entry, f"must look like {example}, with :port where needed")
 
 
-def check_alerts(alerts: AlertSettings, environ: Mapping[str, str]) -> Iterator[Fault]:
-    variable = alerts.webhook_secret_env
+def check_webhook(section: str, settings: AlertSettings | JobSettings, environ: Mapping[str, str]) -> Iterator[Fault]:
+    variable = settings.webhook_secret_env
     if variable is not None and not environ.get(variable, "").strip():
-        yield Fault("alerts.webhook_secret_env", variable, "names an environment variable that is not set")
+        yield Fault(f"{section}.webhook_secret_env", variable, "names an environment variable that is not set")
 
 
 def check_telemetry(telemetry: TelemetrySettings, environ: Mapping[str, str]) -> Iterator[Fault]:

@@ -231,8 +231,9 @@ def _cross_check(tree: Tree, tables: Tree, environ: Mapping[str, str]) -> list[F
         faults += checks.check_auth(tables["auth"])
     if "limits" in tables:
         faults += checks.check_limits(tables["limits"])
-    if "alerts" in tables:
-        faults += checks.check_alerts(tables["alerts"], environ)
+    for section in ("alerts", "jobs"):
+        if section in tables:
+            faults += checks.check_webhook(section, tables[section], environ)
     if "telemetry" in tables:
         faults += checks.check_telemetry(tables["telemetry"], environ)
     faults += checks.check_deployments(tables["deployments"], environ)

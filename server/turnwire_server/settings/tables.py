@@ -197,6 +197,22 @@ class TelemetrySettings(Section):
         return {name.strip(): value.strip() for name, _, value in pairs}
 
 
+class JobSettings(Section):
+    """Who is told when a request in the background has ended."""
+
+    webhook_url: HttpAddress | None = None
+    """Address that gets the end of each as a `POST` of JSON; absent: nobody is told."""
+    webhook_secret_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    """Name of the environment variable with the secret that signs it: `Turnwire-Signature: sha256=…` is the HMAC of the
+    body."""
+    webhook_timeout_s: Seconds = 10
+    """Seconds one delivery may take."""
+    webhook_pause_s: Seconds = 10
+    """Seconds after which a delivery that was not taken is tried again, doubled each time, an hour at most."""
+    webhook_tries: Annotated[int, Field(ge=1, le=100)] = 20
+    """Deliveries of one end at most; 20 are some twelve hours."""
+
+
 class AlertSettings(Section):
     """Who is told when a tenant's budget comes to its end."""
 

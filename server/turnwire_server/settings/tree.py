@@ -19,6 +19,7 @@ from turnwire_server.settings.section import Name, Section
 from turnwire_server.settings.tables import (
     AlertSettings,
     AuthSettings,
+    JobSettings,
     ServerSettings,
     StorageSettings,
     TelemetrySettings,
@@ -49,6 +50,8 @@ class Settings(Section):
     """Who is told when a budget comes to its end."""
     telemetry: TelemetrySettings
     """Traces of requests."""
+    jobs: JobSettings
+    """Who is told when a request in the background has ended."""
     deployments: tuple[Deployment, ...]
     """Models at providers; never empty."""
     routes: tuple[Route, ...]
@@ -77,6 +80,8 @@ class Settings(Section):
         if self.alerts.webhook_secret_env is not None:
             keys.append(environ.get(self.alerts.webhook_secret_env))
         keys += self.telemetry.otlp_headers(environ).values()
+        if self.jobs.webhook_secret_env is not None:
+            keys.append(environ.get(self.jobs.webhook_secret_env))
         for server in self.mcp_servers:
             keys += server.secret_values(environ)
             if server.url is not None:

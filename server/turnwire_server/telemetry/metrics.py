@@ -189,6 +189,9 @@ class Metrics:
         self.jobs_delayed_total = self._counter(
             "jobs_delayed_total", "Times that a request in the background failed and waits to be tried again"
         )
+        self.job_reports_total = self._counter(
+            "job_reports_total", "Ends of requests in the background told to the webhook, by outcome", "outcome"
+        )
         self.orphans_seen_total = self._counter(
             "orphans_seen_total", "Turns found without a living owner, whoever took them over"
         )
