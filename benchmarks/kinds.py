@@ -7,7 +7,7 @@ lie in an environment of its own, which a make target installs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.processes import ROOT, Command, module
@@ -24,6 +24,7 @@ class Places:
     redis_url: str = ""
     cluster_url: str = ""
     mongo_url: str = ""
+    collector_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Kind:
     """The name of its client in `clients/`."""
     command: Callable[[Places], Command]
     needs: frozenset[str] = frozenset()
-    """`redis`, `cluster` (of Redis), `mongo`. The provider is always there."""
+    """`redis`, `cluster` (of Redis), `mongo`, `collector` (of traces). The provider is always there."""
     is_on_demand: bool = False
     """Measured only when it is asked for by name."""
     streams: int | None = None
@@ -61,6 +62,18 @@ def _redis(places: Places) -> Command:
 def _cluster(places: Places) -> Command:
     stores = ["--redis-url", places.cluster_url, "--mongo-url", places.mongo_url]
     return module("turnwire_target", "--provider", places.provider_url, *stores)
+
+
+def _untraced(command: Callable[[Places], Command]) -> Callable[[Places], Command]:
+    return lambda places: _with(command(places), "--no-traces")
+
+
+def _exporting(command: Callable[[Places], Command]) -> Callable[[Places], Command]:
+    return lambda places: _with(command(places), "--otlp-url", places.collector_url)
+
+
+def _with(command: Command, *arguments: str) -> Command:
+    return replace(command, argv=[*command.argv, *arguments])
 
 
 _NODE_PEERS = Path(__file__).parent / "peers" / "node"
@@ -99,6 +112,13 @@ KINDS: Mapping[str, Kind] = {
     "embedded": Kind("turnwire", _embedded, is_idle_measured=True),
     "redis": Kind("turnwire", _redis, frozenset({"redis", "mongo"}), is_idle_measured=True),
     "cluster": Kind("turnwire", _cluster, frozenset({"cluster", "mongo"}), is_on_demand=True),
+    # What telemetry costs: nothing kept or sent, and all of it sent to a collector as well as kept.
+    "untraced": Kind("turnwire", _untraced(_embedded), is_on_demand=True),
+    "exporting": Kind("turnwire", _exporting(_embedded), frozenset({"collector"}), is_on_demand=True),
+    "redis_untraced": Kind("turnwire", _untraced(_redis), frozenset({"redis", "mongo"}), is_on_demand=True),
+    "redis_exporting": Kind(
+        "turnwire", _exporting(_redis), frozenset({"redis", "mongo", "collector"}), is_on_demand=True
+    ),
     "socketio": _node_peer("socketio"),
     "aisdk": _node_peer("aisdk"),
     "by_hand": _python("by_hand", ".venv-by-hand", frozenset({"redis"})),

@@ -77,14 +77,17 @@ async def standing(plan: Plan, kinds: Sequence[str]) -> AsyncIterator[Stand]:
     """The provider, and the stores that any of these kinds needs."""
     needs = frozenset[str]().union(*(KINDS[kind].needs for kind in kinds))
     async with child(module("provider", "--rate", str(plan.rate))) as provider, AsyncExitStack() as stack:
-        redis_url = cluster_url = mongo_url = ""
+        redis_url = cluster_url = mongo_url = collector_url = ""
         if "redis" in needs:
             redis_url = (await stack.enter_async_context(running_redis())).url
         if "mongo" in needs:
             mongo_url = f"{(await stack.enter_async_context(running_mongo())).url}?retryWrites=false"
         if "cluster" in needs:
             cluster_url = (await stack.enter_async_context(running_redis_cluster())).url
-        places = Places(f"http://127.0.0.1:{provider.hello['port']}/v1", redis_url, cluster_url, mongo_url)
+        if "collector" in needs:
+            collector_url = (await stack.enter_async_context(child(module("collector")))).hello["url"]
+        provider_url = f"http://127.0.0.1:{provider.hello['port']}/v1"
+        places = Places(provider_url, redis_url, cluster_url, mongo_url, collector_url)
         ours = [kind for kind in kinds if KINDS[kind].client == "turnwire"]
         yield Stand(plan, ours, places, provider)
 

@@ -26,6 +26,8 @@ async def main() -> None:
     parser.add_argument("--data-dir", help="default: a directory of its own, removed at the end")
     parser.add_argument("--redis-url")
     parser.add_argument("--mongo-url")
+    parser.add_argument("--no-traces", action="store_true", help="no trace is kept")
+    parser.add_argument("--otlp-url", help="traces are sent there as well as kept")
     parser.add_argument("--history", type=int, help="messages of the conversation `long` of the clients' first user")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
@@ -54,6 +56,7 @@ async def main() -> None:
                 "mongo_url": arguments.mongo_url,
                 "mongo_database": name,
             }
+        tree["telemetry"] = {"trace_record": not arguments.no_traces, "otlp_endpoint": arguments.otlp_url}
         settings = build_settings(tree, {})
         if arguments.history is not None:
             async with AsyncExitStack() as stack:
