@@ -108,15 +108,19 @@ export class ToolRunner {
       this.#begin(this.#run(tool, one, { turn: conversation.turn(requestId), call, signal: one.abort.signal }));
     } else if (call.state === "called" && !(tool.approval && this.#unasked.has(key)))
       // Whoever holds the claim runs it, once the log says so: then it has been approved, too.
-      one.claim ??= this.#claim(requestId, call);
+      one.claim ??= this.#claim(one, requestId, call);
   }
 
   #begin(done: Promise<void>): void {
     done.catch((error) => this.client._emit("error", error));
   }
 
-  #claim(request_id: string, { call_id }: ToolCall): Promise<unknown> {
-    return this.client.request({ type: "tool.claim", request_id, call_id }).catch(unlessSettled);
+  #claim(one: Open, request_id: string, { call_id }: ToolCall): Promise<unknown> {
+    return this.client.request({ type: "tool.claim", request_id, call_id }).catch((error) => {
+      // Too early: it is about to be approved first, which this page has yet to hear.
+      if (error.code === "invalid_state") one.claim = undefined;
+      return unlessSettled(error);
+    });
   }
 
   async #decide(context: CallContext): Promise<void> {
@@ -143,7 +147,7 @@ export class ToolRunner {
       await settle({ error: "the page that ran it is gone; whether it was done is not known" });
       return;
     }
-    one.claim ??= this.#claim(turn.id, call);
+    one.claim ??= this.#claim(one, turn.id, call);
     if (!(await one.claim) || signal.aborted) return;
     try {
       await settle({ output: (await tool.run(call.arguments, context)) ?? null });

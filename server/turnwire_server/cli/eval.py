@@ -6,7 +6,9 @@ stopped.
 
 from __future__ import annotations
 
+import asyncio
 import re
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +30,7 @@ from turnwire_server.settings import Settings, SettingsError
 from turnwire_server.sqlite import DatabaseUnavailable
 
 _FAULTS_SHOWN = 3
+_AGAIN_S = 3.0
 _console = Console(highlight=False, stderr=True)
 
 
@@ -67,7 +70,7 @@ def eval(  # its name is the command's
         report = anyio.run(_evaluated, file, cases, repeat, version)
     except (SuiteError, SettingsError, ReportError) as error:
         fail(str(error), 2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         fail("stopped", 130)
     _show(report)
     verdict = gate.passes(report, before, tolerance)
@@ -117,7 +120,23 @@ async def _evaluated(file: SuiteFile, cases: list[Case], repeat: int, candidate:
         def playing(case: Case) -> None:
             status.update(f"playing {escape(case.name)}")
 
-        return await evaluate(file, cases, repeat=repeat, candidate=candidate, playing=playing)
+        here = asyncio.current_task()
+        assert here is not None, "run by a loop"
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_stop_when_told, here, name="Ctrl-C")
+            report = await evaluate(file, cases, repeat=repeat, candidate=candidate, playing=playing)
+            tasks.cancel_scope.cancel()
+        return report
+
+
+async def _stop_when_told(task: asyncio.Task[object]) -> None:
+    """By a cancel of the evaluation alone, so that the server below it goes in its order; and by another one, since one
+    that comes at a bad moment may be lost (Python 3.11)."""
+    with anyio.open_signal_receiver(signal.SIGINT) as signals:
+        async for _ in signals:
+            while True:
+                task.cancel()
+                await anyio.sleep(_AGAIN_S)
 
 
 def _show(report: Report) -> None:

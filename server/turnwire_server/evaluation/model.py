@@ -7,6 +7,7 @@ that a turn which asks more often than its author thought fails instead of heari
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from collections import deque
@@ -45,7 +46,10 @@ class ScriptedModel:
         steps = _steps(self._answers.popleft())
         if steps and isinstance(steps[0], Deed) and steps[0].error is not None:
             return _refusal(steps[0].error, "the case says so")
-        return await _Stream(request, body, self.calls).send(steps)
+        stream = _Stream(request, body, self.calls)
+        with contextlib.suppress(ConnectionError):  # the server has hung up, as it does when a turn is stopped
+            await stream.send(steps)
+        return stream.response
 
 
 class _Stream:
@@ -54,11 +58,11 @@ class _Stream:
         self._model = body.get("model", "")
         self._prompt_words = sum(len(str(m.get("content") or "").split()) for m in body.get("messages", ()))
         self._number = number
-        self._response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        self.response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         self._pieces = self._calls = 0
 
-    async def send(self, steps: list[str | Deed]) -> web.StreamResponse:
-        await self._response.prepare(self._request)
+    async def send(self, steps: list[str | Deed]) -> None:
+        await self.response.prepare(self._request)
         await self._chunk({"role": "assistant", "content": ""})
         for step in steps:
             if isinstance(step, str):
@@ -74,12 +78,11 @@ class _Stream:
             elif step.cut:
                 if self._request.transport is not None:
                     self._request.transport.close()
-                return self._response
+                return
         await self._chunk({}, "tool_calls" if self._calls else "stop")
         await self._event({**self._base(), "choices": [], "usage": self._usage()})
-        await self._response.write(b"data: [DONE]\n\n")
-        await self._response.write_eof()
-        return self._response
+        await self.response.write(b"data: [DONE]\n\n")
+        await self.response.write_eof()
 
     def _call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         index, self._calls = self._calls, self._calls + 1
@@ -98,7 +101,7 @@ class _Stream:
         await self._event({**self._base(), "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
 
     async def _event(self, data: dict[str, Any]) -> None:
-        await self._response.write(b"data: " + json.dumps(data).encode() + b"\n\n")
+        await self.response.write(b"data: " + json.dumps(data).encode() + b"\n\n")
 
 
 def _steps(answer: Answer) -> list[str | Deed]:

@@ -455,6 +455,35 @@ describe("the newest word", () => {
   });
 });
 
+describe("a tool", () => {
+  test("that was claimed before its approval was asked for is claimed again once it is given", async () => {
+    const tool = { name: "t", description: "T", parameters: {}, approval: "required" as const, run: () => 1 };
+    const { socket } = await ready({ tools: [tool] });
+    await import("../../src/tools.js");
+    await settle();
+    const log = script("c1", "r1");
+    const call = { call_id: "k" };
+    const about = { ...call, name: "t", part: 0, where: "client", interruptible: false, side_effect: true };
+    socket.say(
+      log.created(),
+      log.started(),
+      log.event("tool.started", about),
+      log.event("tool.called", { ...call, where: "client", arguments: {} }),
+    );
+    await settle();
+    const claims = () => socket.sent.filter(({ type }) => type === "tool.claim");
+    expect(claims()).toHaveLength(1);
+    const ref = socket.heard("tool.claim").id as string;
+    socket.say({ type: "error", ref, code: "invalid_state", message: "it waits for approval", retryable: false });
+    socket.say(log.event("tool.approval_required", { ...call, expires_at: 9e12, arguments: {} }));
+    await settle();
+    expect(claims()).toHaveLength(1);
+    socket.say(log.event("tool.approved", { ...call, by: "ann" }));
+    await settle();
+    expect(claims()).toHaveLength(2);
+  });
+});
+
 describe("following", () => {
   test("ends a moment after the last one has left, and what is said then is not heard", async () => {
     serve();
