@@ -233,3 +233,28 @@ async def test_a_node_that_dies_while_guards_wait_for_an_answer_leaves_none_of_i
             assert ending["message"]["parts"] == [{"kind": "text", "text": "The second answer"}]
             usage = await client.event("usage.completed", "r1")
             assert [attempt["outcome"] for attempt in usage["attempts"]] == ["node_lost", "completed"]
+
+
+async def test_what_stands_in_place_of_an_answer_is_there_once_though_its_node_died_before_the_end(
+    tmp_path: Path,
+) -> None:
+    guarded = {
+        "guards": [{"name": "keys", "kind": "pattern", "patterns": ["key"]}],
+        "routes": [{"name": "default", "deployments": ["test"], "guards": ["keys"], "fallback": "Not that."}],
+    }
+    async with running_provider() as provider:
+        async with server_process(tmp_path, provider.base_url, crash="seal:before:1", **guarded) as server:
+            async with connected(server.url) as client:
+                create = {"type": "request.create", "request_id": "r1", "conversation_id": "c1", "input": "my key"}
+                await _until_it_dies(client, create)
+        async with (
+            server_process(tmp_path, provider.base_url, **guarded) as server,
+            connected(server.url) as client,
+        ):
+            await client.call({"type": "request.resume", "request_id": "r1"})
+            await client.until(lambda: "c1" in client.folds and not client.folds["c1"].active)
+            page = await client.call({"type": "conversation.history", "conversation_id": "c1"})
+            (answer,) = [message for message in page["items"] if message["role"] == "assistant"]
+            assert answer["parts"] == [{"kind": "text", "text": "Not that."}]
+            assert answer["status"] == "incomplete"
+        assert provider.requests == []

@@ -164,7 +164,9 @@ class Answer:
         except UnknownRoute:
             return None
         text = self._checks.of_input("\n".join(spec.texts), walk.route)
-        if text is None or (call := await walk.next()) is None:
+        if text is None or await self._services.tenants.refusal(spec.tenant_id) is not None:
+            return None  # of a tenant that is suspended the next stage tells
+        if (call := await walk.next()) is None:
             return None
         prompt = classify.question(text, {name: router.route(name).purpose or "" for name in spec.candidates})
         said = ""
@@ -193,6 +195,7 @@ class Answer:
         return classify.chosen(said, spec.candidates)
 
     async def _check(self) -> Outcome:
+        self.take_back_step()  # what an earlier owner put in the place of an answer
         refusal = self._checks.input(self._route)
         return Outcome.DONE if refusal is None else self._ends(refusal)
 
