@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -31,7 +31,9 @@ def record(body: dict[str, Any]) -> Script:
 
 
 @asynccontextmanager
-async def summarising(**sections: Any) -> AsyncIterator[tuple[ControlledProvider, ControlledProvider, App]]:
+async def summarising(
+    *, guarded_by: Sequence[str] = (), **sections: Any
+) -> AsyncIterator[tuple[ControlledProvider, ControlledProvider, App]]:
     """A server whose turns are answered by the first provider and summarised by the second."""
     async with running_provider() as large, running_provider() as small:
         large.default, small.default = answer, record
@@ -40,8 +42,8 @@ async def summarising(**sections: Any) -> AsyncIterator[tuple[ControlledProvider
             {"name": "small", "model": "m", "base_url": small.base_url, "input_usd_per_mtok": "1"},
         ]
         routes = [
-            {"name": "default", "deployments": ["large"], "max_attempts": 1},
-            {"name": "small", "deployments": ["small"], "max_attempts": 1},
+            {"name": "default", "deployments": ["large"], "max_attempts": 1, "guards": guarded_by},
+            {"name": "small", "deployments": ["small"], "max_attempts": 1, "guards": guarded_by},
         ]
         async with running_server(
             deployments=deployments,
@@ -163,3 +165,22 @@ async def test_a_small_model_that_fails_costs_no_turn_and_is_asked_again() -> No
             small.default = record
             contexts = await talk(alice, app, ["more", "again"])
             assert contexts[-1]["summary"] == 1
+
+
+async def test_what_guards_blot_out_is_in_no_summary_and_not_found_again() -> None:
+    key = "AKIA" + "ABCDEFGHIJKLMNOP"
+    guard = {"name": "keys", "kind": "secrets", "on": ["input"], "action": "redact"}
+    context = {"summary_route": "small", "memory_tokens": 100}
+    async with summarising(guarded_by=["keys"], guards=[guard], context=context) as (large, small, app):
+        async with connected(app.url) as alice:
+            await alice.create("secret", "c1", f"the spare is {key} {'word ' * 10}")
+            await alice.terminal("secret")
+            await talk(alice, app, [f"q{n}" for n in range(20)])
+            await alice.create("again", "c1", "what is the spare?")
+            context_of = (await alice.event("step.started", "again"))["context"]
+            await alice.terminal("again")
+        assert small.requests
+        assert context_of["memories"] > 0
+        asked = json.dumps([request.body for request in (*small.requests, *large.requests)])
+        assert key not in asked
+        assert "the spare is [removed]" in json.dumps(large.requests[-1].body)

@@ -8,10 +8,12 @@ back by `part.reset` if it does not fit.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from turnwire_protocol import Message, OutputTextDelta, TextPart, ToolCallPart, ValidationFailed
 from turnwire_server.orchestration.context import tool_result
+from turnwire_server.orchestration.earlier import Earlier
 from turnwire_server.orchestration.guards import BLOT, Place
 from turnwire_server.orchestration.validation import misfit
 from turnwire_server.settings import Route
@@ -84,6 +86,17 @@ class Checks:
         """What was found in a document, without what guards of tools' output find."""
         verdict = self._guards.judge(route.guards, "tools", text)
         return BLOT if verdict.refused_by is not None else verdict.text
+
+    def of_earlier(self, earlier: Earlier, route: Route) -> Earlier:
+        """What stands for earlier turns, as the route's models may see it."""
+        if not route.guards:
+            return earlier
+        clean = partial(self._guards.cleaned, route.guards)
+        return replace(
+            earlier,
+            summary=None if earlier.summary is None else clean(earlier.summary),
+            memories=[replace(memory, text=clean(memory.text)) for memory in earlier.memories],
+        )
 
     # --- tools ---------------------------------------------------------------------------------------------
 

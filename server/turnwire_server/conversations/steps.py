@@ -410,7 +410,7 @@ class Answer:
             [checks.seen(said, route) for said in (self._spec.user_message(), answer) if said is not None],
             steering={name: checks.seen(steered, route) for name, steered in self._steering.inputs.items()},
             data=[*data_of(shared, self._spec.context), *self._finding.data()],
-            earlier=self.earlier,
+            earlier=checks.of_earlier(self.earlier, route),
             max_tokens=prompt_budget(tenant, deployment, settings.limits.reserved_output_tokens),
             tools_tokens=counter.estimate_tools_tokens(tools),
             shorten=shortener(settings.context.tool_result_tokens, counter.count),

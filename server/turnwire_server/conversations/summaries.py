@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Sequence
+from functools import partial
 
 import anyio
 
@@ -154,7 +155,9 @@ class Summaries:
 
     async def _ask(self, spec: TurnSpec, before: str | None, turns: Sequence[Message]) -> str | None:
         context = self._services.settings.context
-        prompt = summary_prompt(before, turns, context.summary_tokens, _TOOL_CHARS)
+        guards = self._services.router.route(context.summary_route).guards
+        cleaned = partial(self._services.guards.cleaned, guards)
+        prompt = summary_prompt(before, turns, context.summary_tokens, _TOOL_CHARS, cleaned)
         ledger = Ledger(self._services.estimates.of(spec.tenant_id))
         try:
             return await self._answer(self._services.router.walk(context.summary_route, spec.caller()), prompt, ledger)

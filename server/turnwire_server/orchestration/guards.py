@@ -94,6 +94,16 @@ class Guards:
         """Whether any of these looks there."""
         return any(on in self._guards[name].on for name in names)
 
+    def cleaned(self, names: Sequence[str], text: str) -> str:
+        """A text of what was said and returned earlier, without what these guards find in words of users or in output
+        of tools."""
+        for place in ("input", "tools"):
+            verdict = self.judge(names, place, text)
+            if verdict.refused_by is not None:
+                return BLOT
+            text = verdict.text
+        return text
+
     def judge(self, names: Sequence[str], on: Place, text: str) -> Verdict:
         """What these guards say of a text, one after the other."""
         blotted = []

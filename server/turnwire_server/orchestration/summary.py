@@ -25,11 +25,16 @@ _WORDS_PER_TOKEN = 0.6
 
 
 def summary_prompt(
-    before: str | None, turns: Sequence[Message], most_tokens: int, tool_chars: int
+    before: str | None,
+    turns: Sequence[Message],
+    most_tokens: int,
+    tool_chars: int,
+    cleaned: Callable[[str], str] = lambda text: text,
 ) -> list[ChatMessage]:
-    """The messages of the call. ``most_tokens`` is what the summary may have; results of tools are cut."""
-    said = [line for message in turns for line in _lines(message, tool_chars)]
-    material = {"record so far": before, "said since": said}
+    """The messages of the call. ``most_tokens`` is what the summary may have; results of tools are cut. ``cleaned``
+    takes out what may not be said."""
+    said = [{**line, "text": cleaned(line["text"])} for message in turns for line in _lines(message, tool_chars)]
+    material = {"record so far": before and cleaned(before), "said since": said}
     words = max(20, int(most_tokens * _WORDS_PER_TOKEN))
     return [
         {"role": "system", "content": INSTRUCTION.format(words=words)},
