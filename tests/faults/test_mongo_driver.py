@@ -211,6 +211,8 @@ async def prepare(archive: Archive) -> None:
     await archive.insert_request(op(), asked("r1", title=None))
     await archive.insert_request(op(), asked("r2", conversation_id="else"))
     await archive.insert_request(op(), asked("r3", 3))
+    await archive.insert_request(op(), asked("told", 2, conversation_id="else", spec={"reported": True}))
+    await end(archive, "told", 2)
     await cancel(archive, "r3")
     await cancel(archive, "early")
     await archive.add_feedback("acme", "r2", "bob", rating="bad", comment="why", at=5)

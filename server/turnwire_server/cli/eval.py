@@ -122,11 +122,11 @@ async def _evaluated(file: SuiteFile, cases: list[Case], repeat: int, candidate:
 
         here = asyncio.current_task()
         assert here is not None, "run by a loop"
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_stop_when_told, here, name="Ctrl-C")
-            report = await evaluate(file, cases, repeat=repeat, candidate=candidate, playing=playing)
-            tasks.cancel_scope.cancel()
-        return report
+        listening = asyncio.create_task(_stop_when_told(here), name="Ctrl-C")
+        try:
+            return await evaluate(file, cases, repeat=repeat, candidate=candidate, playing=playing)
+        finally:
+            listening.cancel()
 
 
 async def _stop_when_told(task: asyncio.Task[object]) -> None:

@@ -190,7 +190,9 @@ class Metrics:
             "jobs_delayed_total", "Times that a request in the background failed and waits to be tried again"
         )
         self.job_reports_total = self._counter(
-            "job_reports_total", "Ends of requests in the background told to the webhook, by outcome", "outcome"
+            "job_reports_total",
+            "Ends of requests in the background told to the webhook, by outcome (taken, refused, given_up)",
+            "outcome",
         )
         self.orphans_seen_total = self._counter(
             "orphans_seen_total", "Turns found without a living owner, whoever took them over"
