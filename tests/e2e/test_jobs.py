@@ -182,7 +182,8 @@ async def test_after_enough_tries_nobody_is_told(caplog: pytest.LogCaptureFixtur
         for _ in range(2):
             await asyncio.wait_for(hook.begun.get(), WAIT_S)
         registry = app.front.services.metrics.registry
-        while registry.get_sample_value("turnwire_job_reports_total", {"outcome": "given_up"}) != 1:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(WAIT_S):
+            while registry.get_sample_value("turnwire_job_reports_total", {"outcome": "given_up"}) != 1:
+                await asyncio.sleep(0.01)
         assert hook.begun.empty()
         assert "did not take the end of request r1: it answered 503" in caplog.text

@@ -74,6 +74,7 @@ from .mongo_documents import (
     request_document,
     request_record,
 )
+from .mongo_jobs import claim_reports, reported
 from .mongo_prompts import (
     prompt_record,
     prompt_records,
@@ -535,32 +536,12 @@ class MongoArchive:
         return [request_record(document) for document in found]
 
     async def due_reports(self, op: str, now_ms: int, *, pauses_ms: Sequence[int], limit: int) -> Sequence[DueReport]:
-        mine: Document = {"reports": True, "report_op": op}
         async with self._writing() as (db, writing):
-            requests, session = db["requests"], writing.session
-            if await requests.find_one(mine, {"_id": True}, session=session) is None:
-                due = {
-                    "reports": True,
-                    "report_at": {"$lte": now_ms},
-                    "report_tries": {"$lt": len(pauses_ms)},
-                    "state": {"$ne": "open"},
-                }
-                fields = {"report_at": True, "report_tries": True}
-                by_time = [("report_at", ASCENDING)]
-                for found in await requests.find(due, fields, session=session).sort(by_time).limit(limit).to_list(None):
-                    again = now_ms + pauses_ms[found["report_tries"]]
-                    change = {"$set": {"report_at": again, "report_op": op}, "$inc": {"report_tries": 1}}
-                    # Unless another node has been quicker.
-                    seen = {"_id": found["_id"], "reports": True, "report_at": found["report_at"]}
-                    await writing.do(requests.update_one(seen, change, session=session))
-            taken = await requests.find(mine, session=session).to_list(None)
-        return [DueReport(request_record(document), document["report_tries"]) for document in taken]
+            return await claim_reports(writing, db["requests"], op, now_ms, pauses_ms, limit)
 
     async def reported(self, tenant_id: str, request_id: str) -> None:
-        key = {"_id": identity(tenant_id, request_id)}
-        gone = {"$unset": {"reports": "", "report_at": "", "report_op": "", "report_tries": ""}}
         async with self._writing() as (db, writing):
-            await writing.do(db["requests"].update_one(key, gone, session=writing.session))
+            await reported(writing, db["requests"], tenant_id, request_id)
 
     # --- messages --------------------------------------------------------------------------------------
 

@@ -11,18 +11,25 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 
 from turnwire_protocol import Message, message_from_wire, to_wire
-from turnwire_server.sqlite import Database, DatabaseUnavailable
+from turnwire_server.sqlite import Database
 
-from . import sqlite_context, sqlite_prompts, sqlite_summaries, sqlite_tenants, sqlite_traces, sqlite_usage
+from . import (
+    sqlite_context,
+    sqlite_jobs,
+    sqlite_prompts,
+    sqlite_summaries,
+    sqlite_tenants,
+    sqlite_traces,
+    sqlite_usage,
+)
 from .base import (
     ENDINGS_OF_CANCELLED,
     MOST_RUNS_TRACED,
-    ArchiveUnavailable,
     Billing,
     ContextRecord,
     ConversationPage,
@@ -34,11 +41,11 @@ from .base import (
     UsageRow,
 )
 from .prompts import PromptKey, PromptRecord, PromptVersion
+from .sqlite_calls import SqliteCalls
 from .summaries import SummaryRecord
 from .sums import Dimension, UsageSum
 from .tenants import AuditEntry, AuditPage, TenantRecord, page_mark
 
-T = TypeVar("T")
 Connection = sqlite3.Connection
 Row = sqlite3.Row
 
@@ -87,16 +94,7 @@ SCHEMA = (
         tenant TEXT NOT NULL, request TEXT NOT NULL, user TEXT NOT NULL, by TEXT NOT NULL, reason TEXT,
         at INTEGER NOT NULL, PRIMARY KEY (tenant, request, user)) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS early_cancels_by_age ON early_cancels (at)",
-    # Requests in the background.
-    """CREATE TABLE IF NOT EXISTS jobs (
-        tenant TEXT NOT NULL, request TEXT NOT NULL, created_at INTEGER NOT NULL,
-        PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
-    "CREATE INDEX IF NOT EXISTS jobs_by_age ON jobs (created_at)",
-    # Those whose end has yet to be reported; `op` is who is about to.
-    """CREATE TABLE IF NOT EXISTS reports (
-        tenant TEXT NOT NULL, request TEXT NOT NULL, due_at INTEGER NOT NULL, tries INTEGER NOT NULL, op TEXT NOT NULL,
-        PRIMARY KEY (tenant, request)) WITHOUT ROWID""",
-    "CREATE INDEX IF NOT EXISTS reports_by_time ON reports (due_at)",
+    *sqlite_jobs.SCHEMA,
     """CREATE TABLE IF NOT EXISTS messages (
         tenant TEXT NOT NULL, conversation TEXT NOT NULL, message TEXT NOT NULL, parent TEXT, request TEXT NOT NULL,
         ordinal INTEGER NOT NULL, doc BLOB, PRIMARY KEY (tenant, conversation, message)) WITHOUT ROWID""",
@@ -124,11 +122,11 @@ _BRANCH = """WITH RECURSIVE branch (message, parent, request, ordinal, doc, dept
     SELECT message, parent, request, ordinal, doc, depth FROM branch"""
 
 
-class SqliteArchive:
+class SqliteArchive(SqliteCalls):
     """`Archive` on SQLite."""
 
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
-        self._db = database
+        super().__init__(database)
         self._clock = clock
 
     async def open(self) -> None:
@@ -313,10 +311,7 @@ class SqliteArchive:
                 )
                 if record.fence:
                     _leave_fence(db, tenant, record.request_id, record.fence)
-                if record.spec.get("background"):
-                    db.execute("INSERT INTO jobs VALUES (?, ?, ?)", (tenant, record.request_id, record.created_at))
-                if record.spec.get("reported"):
-                    db.execute("INSERT INTO reports VALUES (?, ?, 0, 0, '')", (tenant, record.request_id))
+                sqlite_jobs.note(db, record)
                 found = _request_row(db, tenant, record.request_id)
                 assert found is not None
             return _request(db, found), found["op"] == op
@@ -496,45 +491,19 @@ class SqliteArchive:
         self, tenant_id: str | None = None, *, states: Sequence[str] = (), since_ms: int = 0, limit: int
     ) -> Sequence[RequestRecord]:
         def look(db: Connection) -> list[RequestRecord]:
-            rows = db.execute(
-                "SELECT r.* FROM jobs j JOIN requests r ON r.tenant = j.tenant AND r.request = j.request"
-                " WHERE j.created_at >= :since AND (:only IS NULL OR j.tenant = :only)"
-                " AND (:states = '[]' OR r.state IN (SELECT value FROM json_each(:states)))"
-                " ORDER BY j.created_at DESC, j.tenant DESC, j.request DESC LIMIT :limit",
-                {
-                    "since": since_ms,
-                    "only": tenant_id,
-                    "states": orjson.dumps(list(states)).decode(),
-                    "limit": limit,
-                },
-            ).fetchall()
-            return [_request(db, row) for row in rows]
+            return [_request(db, row) for row in sqlite_jobs.jobs(db, tenant_id, states, since_ms, limit)]
 
         return await self._read(look)
 
     async def due_reports(self, op: str, now_ms: int, *, pauses_ms: Sequence[int], limit: int) -> Sequence[DueReport]:
         def claim(db: Connection) -> list[DueReport]:
-            if db.execute("SELECT 1 FROM reports WHERE op = ?", (op,)).fetchone() is None:
-                due = db.execute(
-                    "SELECT p.tenant, p.request, p.tries FROM reports p"
-                    " JOIN requests r ON r.tenant = p.tenant AND r.request = p.request"
-                    " WHERE p.due_at <= ? AND p.tries < ? AND r.state != 'open' ORDER BY p.due_at LIMIT ?",
-                    (now_ms, len(pauses_ms), limit),
-                ).fetchall()
-                for tenant, request, tries in due:
-                    db.execute(
-                        "UPDATE reports SET due_at = ?, tries = tries + 1, op = ? WHERE tenant = ? AND request = ?",
-                        (now_ms + pauses_ms[tries], op, tenant, request),
-                    )
-            mine = db.execute("SELECT tenant, request, tries FROM reports WHERE op = ?", (op,)).fetchall()
-            found = [(_request_row(db, tenant, request), tries) for tenant, request, tries in mine]
-            return [DueReport(_request(db, row), tries) for row, tries in found if row is not None]
+            claimed = sqlite_jobs.claim_reports(db, op, now_ms, pauses_ms, limit)
+            return [DueReport(_request(db, row), tries) for row, tries in claimed]
 
         return await self._write(claim)
 
     async def reported(self, tenant_id: str, request_id: str) -> None:
-        key = (tenant_id, request_id)
-        await self._write(lambda db: db.execute("DELETE FROM reports WHERE tenant = ? AND request = ?", key))
+        await self._write(lambda db: sqlite_jobs.reported(db, tenant_id, request_id))
 
     # --- messages --------------------------------------------------------------------------------------
 
@@ -667,18 +636,6 @@ class SqliteArchive:
 
     async def traces(self, tenant_id: str, request_id: str) -> Sequence[dict[str, Any]]:
         return await self._read(lambda db: sqlite_traces.traces_of(db, tenant_id, request_id))
-
-    async def _write(self, work: Callable[[Connection], T]) -> T:
-        try:
-            return await self._db.write(work)
-        except DatabaseUnavailable as error:
-            raise ArchiveUnavailable(str(error), unknown=error.unknown) from error
-
-    async def _read(self, work: Callable[[Connection], T]) -> T:
-        try:
-            return await self._db.read(work)
-        except DatabaseUnavailable as error:
-            raise ArchiveUnavailable(str(error), unknown=error.unknown) from error
 
 
 def _branch(db: Connection, tenant_id: str, conversation_id: str, leaf: str | None) -> Iterator[Row]:

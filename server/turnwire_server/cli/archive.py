@@ -1,10 +1,10 @@
-"""The archive as administrators' commands need it: to change what the server reads, also while it runs."""
+"""The archive as commands need it: to read it, or to change what servers read, also while they run."""
 
 from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -23,6 +23,9 @@ from turnwire_server.sqlite import Database, DatabaseUnavailable
 
 T = TypeVar("T")
 
+# Years of a busy server take a while to be read.
+_REPORT_S = 120.0
+
 
 class Shape(StrEnum):
     """What is printed."""
@@ -35,8 +38,8 @@ def with_archive(settings: Settings, work: Callable[[Archive], Awaitable[T]]) ->
     """What ``work`` returns, or the end of the command where the archive does not answer."""
 
     async def run() -> T:
-        async with _opened(settings) as archive:
-            return await work(archive)
+        async with opened_storage(settings, [*sqlite_tenants.SCHEMA, *sqlite_prompts.SCHEMA]) as storage:
+            return await work(SqliteArchive(storage) if isinstance(storage, Database) else storage)
 
     try:
         return anyio.run(run)
@@ -45,21 +48,35 @@ def with_archive(settings: Settings, work: Callable[[Archive], Awaitable[T]]) ->
 
 
 @asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[Archive]:
+async def reading_archive(settings: Settings) -> AsyncIterator[Archive]:
+    """The archive, to be read alone. Nothing is made or changed."""
+    async with opened_storage(settings) as storage:
+        yield SqliteArchive(storage) if isinstance(storage, Database) else storage
+
+
+@asynccontextmanager
+async def opened_storage(
+    settings: Settings, schema: Sequence[str] | None = None
+) -> AsyncIterator[MongoArchive | Database]:
+    """Where the servers of this configuration keep their records: in MongoDB, or in a file of SQLite, whose ``schema``
+    is made where it is missing. Without one it is opened to be read alone."""
     storage = settings.storage
     if storage.mongo_url is not None:
         url, name = storage.mongo_url.get_secret_value(), storage.mongo_database
-        mongo = MongoArchive(url, name, timeout_s=storage.mongo_timeout_s)
+        mongo = MongoArchive(url, name, timeout_s=storage.mongo_timeout_s, report_s=_REPORT_S)
         try:
-            await mongo.open()
+            await mongo.open(for_reading=schema is None)
             yield mongo
         finally:
             await mongo.aclose()
     else:
         database = Database(settings.server.data_dir)
         try:
-            await database.open([*sqlite_tenants.SCHEMA, *sqlite_prompts.SCHEMA], alone=False)
-            yield SqliteArchive(database)
+            if schema is None:
+                await database.open_for_reading()
+            else:
+                await database.open(schema, alone=False)
+            yield database
         finally:
             await database.aclose()
 

@@ -25,11 +25,13 @@ from rich.table import Table
 from turnwire_server.archive.base import ArchiveUnavailable
 from turnwire_server.archive.mongo import MongoArchive
 from turnwire_server.auth import build_authenticator
+from turnwire_server.cli.archive import reading_archive
 from turnwire_server.cli.common import ConfigOption, read_settings
 from turnwire_server.eventlog.base import LogUnavailable
 from turnwire_server.eventlog.redis import RedisEventLog
 from turnwire_server.gateway.credentials import Credential
 from turnwire_server.gateway.errors import ProviderError
+from turnwire_server.orchestration.guards import Guards
 from turnwire_server.settings import Deployment, McpServerSettings, Settings, SettingsError
 from turnwire_server.sqlite import Database, DatabaseUnavailable, DataInUse
 from turnwire_server.telemetry.redact import redactor
@@ -115,7 +117,8 @@ async def _check(settings: Settings) -> list[Finding]:
         _documents(settings),
     ]
     checks = [*map(_deployment, settings.deployments), *(_mcp_server(each, settings) for each in settings.mcp_servers)]
-    return findings + _tools(settings) + list(await asyncio.gather(*checks))
+    findings += [*_tools(settings), *_guards(settings), *await _prompts(settings)]
+    return findings + list(await asyncio.gather(*checks))
 
 
 async def _stores(settings: Settings) -> list[Finding]:
@@ -215,6 +218,34 @@ def _tools(settings: Settings) -> list[Finding]:
     except SettingsError as error:
         return [Finding(what, False, str(error))]
     return [Finding(what, True, ", ".join(tool.name for tool in tools))]
+
+
+def _guards(settings: Settings) -> list[Finding]:
+    if not settings.guards:
+        return []
+    try:
+        Guards.load(settings.guards)
+    except SettingsError as error:
+        return [Finding("guards", False, str(error))]
+    return [Finding("guards", True, ", ".join(guard.name for guard in settings.guards))]
+
+
+async def _prompts(settings: Settings) -> list[Finding]:
+    """Of the tenants that the configuration names: a prompt without a released version answers nobody."""
+    named = {name: tenant.prompt for name, tenant in settings.tenants.items() if tenant.prompt is not None}
+    if not named:
+        return []
+    findings = []
+    try:
+        async with reading_archive(settings) as archive:
+            for tenant, prompt in named.items():
+                record = await archive.prompt(tenant, prompt)
+                released = None if record is None else record.released
+                said = "has no released version" if released is None else f"version {released} is released"
+                findings.append(Finding(f"prompt {prompt} of tenant {tenant}", released is not None, said))
+    except (ArchiveUnavailable, DatabaseUnavailable) as error:
+        findings.append(Finding("prompts", False, f"cannot be read: {error}"))
+    return findings
 
 
 async def _mcp_server(server: McpServerSettings, settings: Settings) -> Finding:

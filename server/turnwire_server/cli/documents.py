@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,8 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from turnwire_server.archive.base import ArchiveUnavailable
-from turnwire_server.archive.mongo import MongoArchive
-from turnwire_server.cli.archive import Shape
+from turnwire_server.cli.archive import Shape, opened_storage
 from turnwire_server.cli.common import ConfigOption, fail, read_settings
 from turnwire_server.gateway.errors import ProviderError
 from turnwire_server.gateway.usage import TokenCounter, usd_text
@@ -172,11 +170,14 @@ def _with_retrieval(settings: Settings, work: Callable[[Retrieval], Awaitable[T]
     """What ``work`` returns, or the end of the command where something does not answer."""
 
     async def run() -> T:
-        async with (
-            _store(settings) as store,
-            opened(settings, store, TokenCounter.load(), os.environ) as retrieval,
-        ):
-            return await work(retrieval)
+        async with opened_storage(settings, retrieval_sqlite.SCHEMA) as storage:
+            if isinstance(storage, Database):
+                store: DocumentStore = retrieval_sqlite.SqliteDocuments(storage)
+            else:
+                most = settings.retrieval.memory_bytes
+                store = MongoDocuments(storage.reading, storage.writing, memory_bytes=most)
+            async with opened(settings, store, TokenCounter.load(), os.environ) as retrieval:
+                return await work(retrieval)
 
     try:
         return anyio.run(run)
@@ -184,23 +185,3 @@ def _with_retrieval(settings: Settings, work: Callable[[Retrieval], Awaitable[T]
         fail(f"the archive does not answer: {error}")
     except ProviderError as error:
         fail(f"no vectors; what was added so far can be found by its words, add it again later: {error.message}")
-
-
-@asynccontextmanager
-async def _store(settings: Settings) -> AsyncIterator[DocumentStore]:
-    storage = settings.storage
-    if storage.mongo_url is not None:
-        url, name = storage.mongo_url.get_secret_value(), storage.mongo_database
-        archive = MongoArchive(url, name, timeout_s=storage.mongo_timeout_s)
-        try:
-            await archive.open()
-            yield MongoDocuments(archive.reading, archive.writing, memory_bytes=settings.retrieval.memory_bytes)
-        finally:
-            await archive.aclose()
-    else:
-        database = Database(settings.server.data_dir)
-        try:
-            await database.open(retrieval_sqlite.SCHEMA, alone=False)
-            yield retrieval_sqlite.SqliteDocuments(database)
-        finally:
-            await database.aclose()

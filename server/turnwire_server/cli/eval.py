@@ -20,8 +20,8 @@ from rich.table import Table
 
 from turnwire_server.archive.base import ArchiveUnavailable
 from turnwire_server.archive.prompts import PromptVersion
+from turnwire_server.cli.archive import reading_archive
 from turnwire_server.cli.common import ConfigOption, fail, read_settings
-from turnwire_server.cli.usage import reading_archive
 from turnwire_server.evaluation import gate
 from turnwire_server.evaluation.report import Report, ReportError, read_report, write_report
 from turnwire_server.evaluation.run import evaluate

@@ -20,9 +20,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from turnwire_server.archive.base import ArchiveUnavailable, RequestRecord
-from turnwire_server.cli.archive import Shape
+from turnwire_server.cli.archive import Shape, reading_archive
 from turnwire_server.cli.common import ConfigOption, read_settings
-from turnwire_server.cli.usage import cannot_be_read, reading_archive, time_of
+from turnwire_server.cli.usage import cannot_be_read, time_of
 from turnwire_server.settings import Settings
 from turnwire_server.sqlite import DatabaseUnavailable
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from enum import StrEnum
 from typing import Annotated, Any
 
 import anyio
@@ -19,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from turnwire_server.archive.base import ArchiveUnavailable
+from turnwire_server.cli.archive import Shape, reading_archive
 from turnwire_server.cli.common import ConfigOption, fail, read_settings
-from turnwire_server.cli.usage import reading_archive
 from turnwire_server.settings import Settings
 from turnwire_server.settings.tree import DEFAULT_TENANT
 from turnwire_server.sqlite import DatabaseUnavailable
@@ -43,17 +42,10 @@ _SHOWN = {
 Trace = Mapping[str, Any]
 
 
-class Format(StrEnum):
-    """What is printed."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
 def trace(
     request_id: Annotated[str, typer.Argument(help="The request.", show_default=False)],
     tenant: Annotated[str, typer.Option(help="Its tenant.")] = DEFAULT_TENANT,
-    format_: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.TABLE,
+    shape: Annotated[Shape, typer.Option("--format", help="How to print it.")] = Shape.TABLE,
     config: ConfigOption = None,
 ) -> None:
     """Print the trace of a request: its runs, attempts and tool calls, when and how they ended and what they cost."""
@@ -65,7 +57,7 @@ def trace(
         fail(f"the archive cannot be read: {error}{hint}")
     if found is None:
         fail(f"there is no trace of request {request_id!r} of tenant {tenant!r}")
-    if format_ is Format.JSON:
+    if shape is Shape.JSON:
         typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
         return
     console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_PIPED_WIDTH)

@@ -10,8 +10,7 @@ import csv
 import io
 import re
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -24,14 +23,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from turnwire_server.archive.base import Archive, ArchiveUnavailable
-from turnwire_server.archive.mongo import MongoArchive
-from turnwire_server.archive.sqlite import SqliteArchive
+from turnwire_server.archive.base import ArchiveUnavailable
 from turnwire_server.archive.sums import DIMENSIONS, Dimension, UsageSum, combined
+from turnwire_server.cli.archive import reading_archive
 from turnwire_server.cli.common import ConfigOption, fail, read_settings
 from turnwire_server.gateway.usage import usd_text
 from turnwire_server.settings import Settings
-from turnwire_server.sqlite import Database, DatabaseUnavailable
+from turnwire_server.sqlite import DatabaseUnavailable
 
 FIGURES = ("attempts", "estimated", "input_tokens", "cached_tokens", "output_tokens", "cost_usd")
 """The columns behind those that it is summed by."""
@@ -40,8 +38,6 @@ _AGO = re.compile(r"(\d{1,6})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 # Wide enough for every column, since nobody's screen is known where the table is sent to a file or a program.
 _PIPED_WIDTH = 200
-# Years of a busy server take a while to be read.
-_REPORT_S = 120.0
 
 
 class Format(StrEnum):
@@ -183,24 +179,3 @@ async def _ask(settings: Settings, question: Question) -> Sequence[UsageSum]:
         return await archive.usage_sums(
             question.by, tenant_id=question.tenant_id, since_ms=question.since_ms, until_ms=question.until_ms
         )
-
-
-@asynccontextmanager
-async def reading_archive(settings: Settings) -> AsyncIterator[Archive]:
-    """The archive, to be read alone, also beside servers that run on it."""
-    storage = settings.storage
-    if storage.mongo_url is not None:
-        url, name = storage.mongo_url.get_secret_value(), storage.mongo_database
-        mongo = MongoArchive(url, name, timeout_s=storage.mongo_timeout_s, report_s=_REPORT_S)
-        try:
-            await mongo.open(for_reading=True)
-            yield mongo
-        finally:
-            await mongo.aclose()
-    else:
-        database = Database(settings.server.data_dir)
-        try:
-            await database.open_for_reading()
-            yield SqliteArchive(database)
-        finally:
-            await database.aclose()

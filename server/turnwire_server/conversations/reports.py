@@ -74,9 +74,9 @@ class Reports:
         record, timeout_s = report.record, self._settings.webhook_timeout_s
         try:
             problem = await post(url, said_of(record), named(record), secret=self._secret, timeout_s=timeout_s)
-            if problem is None:
-                await self._archive.reported(record.tenant_id, record.request_id)
             is_last = report.tries >= len(self._pauses_ms)
+            if problem is None or is_last:
+                await self._archive.reported(record.tenant_id, record.request_id)
             outcome = "taken" if problem is None else "given_up" if is_last else "refused"
             self._metrics.job_reports_total.labels(outcome).inc()
             if problem is not None and is_last:

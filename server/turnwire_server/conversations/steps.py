@@ -175,7 +175,7 @@ class Answer:
             try:
                 async with self._stream(attempt, prompt) as stream:
                     async for chunks in stream:
-                        call.answered()
+                        self._attempts.answered(attempt)
                         for chunk in chunks:
                             if isinstance(chunk, Text):
                                 said += chunk.text

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import orjson
 
-from turnwire_server.archive.base import ArchiveUnavailable
-from turnwire_server.sqlite import Database, DatabaseUnavailable
+from turnwire_server.archive.sqlite_calls import SqliteCalls
 
 from . import words
 from .documents import Chunk, ChunkKey, Document, DocumentOutline
 from .store import Place
 
-T = TypeVar("T")
 Connection = sqlite3.Connection
 
 SCHEMA = (
@@ -46,11 +43,8 @@ _ORPHANS = (
 )
 
 
-class SqliteDocuments:
+class SqliteDocuments(SqliteCalls):
     """See `DocumentStore`. The database has been opened with `SCHEMA`."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     def __repr__(self) -> str:
         return f"<SqliteDocuments in {self._db!r}>"
@@ -141,18 +135,6 @@ class SqliteDocuments:
             _changed(db, tenant_id)
 
         await self._write(keep)
-
-    async def _write(self, work: Callable[[Connection], T]) -> T:
-        try:
-            return await self._db.write(work)
-        except DatabaseUnavailable as error:
-            raise ArchiveUnavailable(str(error), unknown=error.unknown) from error
-
-    async def _read(self, work: Callable[[Connection], T]) -> T:
-        try:
-            return await self._db.read(work)
-        except DatabaseUnavailable as error:
-            raise ArchiveUnavailable(str(error), unknown=error.unknown) from error
 
 
 def _put(db: Connection, tenant_id: str, document: Document) -> bool:

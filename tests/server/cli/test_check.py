@@ -99,3 +99,37 @@ async def test_the_embedded_server_is_checked_without_starting_it(tmp_path: Path
     assert result.code == 0
     assert "writable" in result.out
     assert "demonstration model" in result.out
+
+
+async def test_guards_and_prompts_that_would_not_work_are_found(tmp_path: Path) -> None:
+    (tmp_path / "turnwire.toml").write_text(
+        """
+[[guards]]
+name = "manners"
+kind = "python"
+python = "no_such_module_here:look"
+[[deployments]]
+name = "demo"
+kind = "demo"
+[[routes]]
+name = "default"
+deployments = ["demo"]
+guards = ["manners"]
+[tenants.acme]
+prompt = "desk"
+"""
+    )
+    (tmp_path / "kind.txt").write_text("Be kind.\n")
+
+    async def said(*arguments: str) -> tuple[int, str]:
+        result = await turnwire(tmp_path, *arguments, "--config", "turnwire.toml")
+        return result.code, " ".join(result.out.split())
+
+    await said("prompt", "add", "acme", "desk", "kind.txt")
+    code, out = await said("check")
+    assert code == 1
+    assert "no guards guards.0.python" in out
+    assert "no prompt desk of tenant acme has no released version" in out
+    await said("prompt", "release", "acme", "desk", "1")
+    code, out = await said("check")
+    assert "ok prompt desk of tenant acme version 1 is released" in out

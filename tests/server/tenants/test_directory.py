@@ -11,38 +11,24 @@ import pytest
 from tests.contracts.archive_tenants import audited
 from tests.contracts.engines import sqlite_archive
 from tests.contracts.kit import Clock, op
-from tests.support.unreliable import Intercepted
+from tests.support.watched import Watched
 
-from turnwire_server.archive.base import Archive, ArchiveUnavailable
+from turnwire_server.archive.base import ArchiveUnavailable
 from turnwire_server.settings import build_settings
 from turnwire_server.tenants import TenantDirectory, TenantRefused, TenantUnusable, directory
 
 CALLS = frozenset(["tenant", "tenants", "tenant_versions"])
 
 
-class Watched:
-    """An archive that can be away; ``asked`` are the calls, with how many records or ids they are about."""
-
-    def __init__(self, archive: Archive) -> None:
-        self.real = archive
-        self.asked: list[str] = []
-        self.is_away = False
-        self.archive: Any = Intercepted(archive, CALLS, self._around)
-
-    async def _around(self, step: str, call: Any) -> Any:
-        self.asked.append(step)
-        if self.is_away:
-            raise ArchiveUnavailable("by the test")
-        return await call()
-
+class Records(Watched):
     async def put(self, tenant: str, settings: dict[str, Any] | None, replaces: int = 0) -> None:
         assert (await self.real.put_tenant(tenant, settings, replaces=replaces, entry=audited(op(), tenant=tenant)))[1]
 
 
 @pytest.fixture
-async def watched() -> AsyncIterator[Watched]:
+async def watched() -> AsyncIterator[Records]:
     async with sqlite_archive(Clock()) as kit:
-        yield Watched(kit.archive)
+        yield Records(kit.archive, CALLS)
 
 
 @pytest.fixture
@@ -52,11 +38,11 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def of(watched: Watched, **tenants: dict[str, Any]) -> TenantDirectory:
+def of(watched: Records, **tenants: dict[str, Any]) -> TenantDirectory:
     return TenantDirectory(build_settings({"tenants": tenants or {"filed": {}}}, {}), watched.archive)
 
 
-async def test_the_file_goes_first_then_the_archive_then_the_default(watched: Watched) -> None:
+async def test_the_file_goes_first_then_the_archive_then_the_default(watched: Records) -> None:
     await watched.put("acme", {"system_prompt": "archive"})
     await watched.put("filed", {"system_prompt": "archive"})
     tenants = of(watched, filed={"system_prompt": "file"}, default={"system_prompt": "default"})
@@ -69,7 +55,9 @@ async def test_the_file_goes_first_then_the_archive_then_the_default(watched: Wa
         await of(watched, filed={"suspended": True}).find("filed")
 
 
-async def test_what_is_known_is_compared_in_one_query_and_only_what_has_changed_is_read(watched: Watched) -> None:
+async def test_what_is_known_is_compared_in_one_query_and_only_what_has_changed_is_read(
+    watched: Records,
+) -> None:
     tenants, told = of(watched, default={}), []
     tenants.changed = lambda tenant_id, refusal: told.append((tenant_id, refusal))
     for name in ("a", "b", "c"):
@@ -91,7 +79,7 @@ async def test_what_is_known_is_compared_in_one_query_and_only_what_has_changed_
     assert watched.asked == ["tenant_versions"], "of what was removed the version is known, too"
 
 
-async def test_many_are_compared_page_by_page(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_are_compared_page_by_page(watched: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(directory, "_PAGE", 2)
     tenants = of(watched, default={})
     for number in range(5):
@@ -102,7 +90,7 @@ async def test_many_are_compared_page_by_page(watched: Watched, monkeypatch: pyt
     assert (await tenants.find("t4")).features == ("new",)
 
 
-async def test_two_who_ask_at_once_get_the_same(watched: Watched) -> None:
+async def test_two_who_ask_at_once_get_the_same(watched: Records) -> None:
     await watched.put("acme", {})
     tenants = of(watched)
     first, second = await asyncio.gather(tenants.find("acme"), tenants.find("acme"))
@@ -110,7 +98,7 @@ async def test_two_who_ask_at_once_get_the_same(watched: Watched) -> None:
 
 
 async def test_what_nobody_asks_for_is_forgotten_unless_it_is_in_use_or_the_archive_is_away(
-    watched: Watched, now: Clock
+    watched: Records, now: Clock
 ) -> None:
     tenants = of(watched, default={})
     tenants.in_use = lambda: {"used"}
@@ -132,7 +120,7 @@ async def test_what_nobody_asks_for_is_forgotten_unless_it_is_in_use_or_the_arch
     assert sorted(tenants._known) == ["used"]
 
 
-async def test_while_the_archive_is_away_only_the_unknown_is_missed(watched: Watched) -> None:
+async def test_while_the_archive_is_away_only_the_unknown_is_missed(watched: Records) -> None:
     await watched.put("acme", {"features": ["a"]})
     tenants = of(watched)
     await tenants.find("acme")
@@ -144,20 +132,20 @@ async def test_while_the_archive_is_away_only_the_unknown_is_missed(watched: Wat
     assert await tenants.refusal("globex") is None, "what cannot be told stops no turn"
 
 
-async def test_an_archive_that_was_restored_from_a_copy_counts_as_it_is(watched: Watched) -> None:
+async def test_an_archive_that_was_restored_from_a_copy_counts_as_it_is(watched: Records) -> None:
     await watched.put("acme", {"features": ["a"]})
     await watched.put("acme", {"features": ["b"]}, 1)
     tenants = of(watched)
     await tenants.find("acme")
     async with sqlite_archive(Clock()) as kit:
-        older = Watched(kit.archive)
+        older = Watched(kit.archive, CALLS)
         await older.put("acme", {"features": ["a"]})
         tenants._archive = older.archive
         await tenants.refresh()
         assert (await tenants.find("acme")).features == ("a",)
 
 
-async def test_settings_that_cannot_be_used_leave_what_was_before_them(watched: Watched) -> None:
+async def test_settings_that_cannot_be_used_leave_what_was_before_them(watched: Records) -> None:
     tenants = of(watched)
     await watched.put("acme", {"features": ["a"]})
     await tenants.find("acme")
@@ -175,7 +163,7 @@ async def test_settings_that_cannot_be_used_leave_what_was_before_them(watched: 
 @pytest.mark.parametrize(
     "nonsense", [{"routes": [{"name": "fast"}]}, {"routes": "fast"}, ["a list"], 7, {"of": "later"}]
 )
-async def test_a_record_that_makes_no_sense_at_all_harms_its_own_tenant_only(watched: Watched, nonsense: Any) -> None:
+async def test_a_record_that_makes_no_sense_at_all_harms_its_own_tenant_only(watched: Records, nonsense: Any) -> None:
     """Written by a later version, or by hand."""
     tenants = of(watched, default={})
     for name in ("broken", "other"):

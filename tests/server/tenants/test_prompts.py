@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 from tests.contracts.archive_prompts import add, entry, record, version
 from tests.contracts.engines import sqlite_archive
 from tests.contracts.kit import Clock
-from tests.support.unreliable import Intercepted
+from tests.support.watched import Watched
 
-from turnwire_server.archive.base import Archive, ArchiveUnavailable
+from turnwire_server.archive.base import ArchiveUnavailable
 from turnwire_server.tenants import PromptDirectory
 
 CALLS = frozenset(["prompt", "prompt_revisions", "prompt_version"])
 
 
-class Watched:
-    """An archive that can be away; ``asked`` are the calls."""
-
-    def __init__(self, archive: Archive) -> None:
-        self.real = archive
-        self.asked: list[str] = []
-        self.is_away = False
-        self.archive: Any = Intercepted(archive, CALLS, self._around)
-
-    async def _around(self, step: str, call: Any) -> Any:
-        self.asked.append(step)
-        if self.is_away:
-            raise ArchiveUnavailable("by the test")
-        return await call()
-
-
 @pytest.fixture
 async def watched() -> AsyncIterator[Watched]:
     async with sqlite_archive(Clock()) as kit:
-        yield Watched(kit.archive)
+        yield Watched(kit.archive, CALLS)
 
 
 async def test_only_what_has_changed_is_read_again(watched: Watched) -> None:

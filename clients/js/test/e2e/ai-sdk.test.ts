@@ -4,7 +4,7 @@ import { lastAssistantMessageIsCompleteWithApprovalResponses, type UIMessage } f
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type TransportOptions, turnwire } from "../../src/ai-sdk.js";
 import type { Client } from "../../src/index.js";
-import { callTool, gate } from "../support/provider.js";
+import { callTool, hold } from "../support/provider.js";
 import { type Stand, startStand } from "../support/server.js";
 import { until } from "../support/wait.js";
 
@@ -42,17 +42,6 @@ async function untilChat(chat: Chat<UIMessage>, isTrue: () => boolean): Promise<
 const textOf = (message?: UIMessage) => message?.parts.map((part) => (part.type === "text" ? part.text : "")).join("");
 const shape = (chat: Chat<UIMessage>) => chat.messages.map((message) => [message.role, textOf(message)]);
 
-/** A held answer: what it says until the gate, and after it. */
-function hold(first: string, rest: string) {
-  const held = gate();
-  stand.provider.scripts.push(async function* () {
-    yield first;
-    await held.pass();
-    yield rest;
-  });
-  return held;
-}
-
 test("a message is answered, and another one after it", async () => {
   const { chat } = make();
   await chat.sendMessage({ text: "Hello" });
@@ -68,7 +57,7 @@ test("a message is answered, and another one after it", async () => {
 
 test("stop cancels at the provider", async () => {
   const { chat } = make();
-  const held = hold("One", " two");
+  const held = hold(stand.provider, "One", " two");
   const sent = chat.sendMessage({ text: "Count" });
   await untilChat(chat, () => textOf(chat.messages.at(-1)) === "One");
   const gone = stand.provider.gone;
@@ -82,7 +71,7 @@ test("stop cancels at the provider", async () => {
 
 test("stop only stops listening when told so, and the stream is taken up again, without a word twice", async () => {
   const { chat } = make(stand.client(), { onAbort: "detach" });
-  const held = hold("One", " two");
+  const held = hold(stand.provider, "One", " two");
   const sent = chat.sendMessage({ text: "Count" });
   await untilChat(chat, () => textOf(chat.messages.at(-1)) === "One");
   await chat.stop();
@@ -100,7 +89,7 @@ test("stop only stops listening when told so, and the stream is taken up again, 
 
 test("a resumed stream can be stopped", async () => {
   const { chat } = make(stand.client(), { onAbort: "detach" });
-  const held = hold("One", " two");
+  const held = hold(stand.provider, "One", " two");
   const sent = chat.sendMessage({ text: "Count" });
   await untilChat(chat, () => textOf(chat.messages.at(-1)) === "One");
   await chat.stop();
@@ -125,7 +114,7 @@ test("nothing to resume is nothing", async () => {
 
 test("a cut in mid-answer does not show", async () => {
   const { chat } = make();
-  const held = hold("One", " two");
+  const held = hold(stand.provider, "One", " two");
   const sent = chat.sendMessage({ text: "Count" });
   await untilChat(chat, () => textOf(chat.messages.at(-1)) === "One");
   stand.cutter.cut();
@@ -211,7 +200,7 @@ test("an approval is asked for in the chat, and its answer lets the turn go on",
 
 test("what the server refuses is the chat's error", async () => {
   const { chat, conversation } = make(stand.client(), { send: { onBusy: "reject" } });
-  const held = hold("One", "");
+  const held = hold(stand.provider, "One", "");
   const running = conversation.send("First");
   await until(conversation, () => running.text === "One");
   await chat.sendMessage({ text: "Second" });

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { turnwire } from "../../src/ai-sdk.js";
 import type { CallContext, ConnectOptions } from "../../src/index.js";
 import { Bunched } from "../support/bunched.js";
-import { callTool, gate } from "../support/provider.js";
+import { callTool, gate, hold } from "../support/provider.js";
 import { type Stand, startStand, token } from "../support/server.js";
 
 let stand: Stand;
@@ -28,12 +28,7 @@ test("a reader has what a snapshot shows, though the end comes with it", async (
 });
 
 test("a connection that is lost brings nothing twice", async () => {
-  const held = gate();
-  stand.provider.scripts.push(async function* () {
-    yield "One";
-    await held.pass();
-    yield " two";
-  });
+  const held = hold(stand.provider, "One", " two");
   const turn = fresh().send("Count");
   let text = "";
   for await (const event of turn) {

@@ -1,7 +1,7 @@
 // The real server killed, restarted and drained in mid-answer; tokens that expire; pages that are loaded again.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { msgpack } from "../../src/msgpack.js";
-import { gate } from "../support/provider.js";
+import { hold } from "../support/provider.js";
 import { type Stand, startStand, token } from "../support/server.js";
 import { until, untilState } from "../support/wait.js";
 
@@ -15,11 +15,7 @@ let count = 0;
 const fresh = (client = stand.client()) => client.conversation(`faults-${count++}`);
 
 test("a server that is killed in mid-answer begins the step again, and no word is doubled", async () => {
-  const held = gate();
-  stand.provider.scripts.push(async function* () {
-    yield "Once";
-    await held.pass();
-  });
+  const held = hold(stand.provider, "Once");
   const conversation = fresh();
   const turn = conversation.send("Tell me");
   const seen: string[] = [];
@@ -59,12 +55,7 @@ test("a server that is killed between turns: the next one goes on in the same co
 });
 
 test("a server that drains lets the answer end on the way", async () => {
-  const held = gate();
-  stand.provider.scripts.push(async function* () {
-    yield "One";
-    await held.pass();
-    yield " two";
-  });
+  const held = hold(stand.provider, "One", " two");
   const conversation = fresh();
   const turn = conversation.send("Count");
   await until(conversation, () => turn.text === "One");
@@ -110,12 +101,7 @@ describe("tokens", () => {
         return token("ann", reasons.length === 1 ? 1 : 3600);
       },
     });
-    const held = gate();
-    stand.provider.scripts.push(async function* () {
-      yield "One";
-      await held.pass();
-      yield " two";
-    });
+    const held = hold(stand.provider, "One", " two");
     const turn = fresh(client).send("Count");
     await until(turn.conversation, () => turn.text === "One");
     await untilState(client, "connecting", "waiting");
@@ -148,12 +134,7 @@ test("a page that is loaded again goes on where it was", async () => {
     setItem: (key: string, value: string) => void items.set(key, value),
     removeItem: (key: string) => void items.delete(key),
   };
-  const held = gate();
-  stand.provider.scripts.push(async function* () {
-    yield "One";
-    await held.pass();
-    yield " two";
-  });
+  const held = hold(stand.provider, "One", " two");
   const page = stand.client({ storage });
   const turn = fresh(page).send("Count");
   await until(turn.conversation, () => turn.text === "One");

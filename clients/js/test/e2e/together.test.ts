@@ -1,7 +1,7 @@
 // What clients do beside asking: tools that run here, approvals, presence, shared context, segments, roles.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { CallContext } from "../../src/index.js";
-import { callTool, gate } from "../support/provider.js";
+import { callTool, gate, hold } from "../support/provider.js";
 import { type Stand, startStand, token } from "../support/server.js";
 import { until, untilState } from "../support/wait.js";
 
@@ -189,12 +189,7 @@ test("what is shared is in the next prompt, and the slower of two is told so", a
 });
 
 test("segments tile the text, also over a cut", async () => {
-  const held = gate();
-  stand.provider.scripts.push(async function* () {
-    yield "One sentence. Another sen";
-    await held.pass();
-    yield "tence. The last one.";
-  });
+  const held = hold(stand.provider, "One sentence. Another sen", "tence. The last one.");
   const turn = fresh().send("Speak", { segments: { unit: "sentence" } });
   const spoken: string[] = [];
   for await (const event of turn) {
@@ -224,11 +219,7 @@ test("a conversation of somebody else is denied, and shared it is not", async ()
 });
 
 test("a conversation that is deleted is gone for all, with what runs in it", async () => {
-  const held = gate();
-  stand.provider.scripts.push(async function* () {
-    yield "One";
-    await held.pass();
-  });
+  const held = hold(stand.provider, "One");
   const mine = fresh();
   const turn = mine.send("Count");
   await until(mine, () => turn.text === "One");

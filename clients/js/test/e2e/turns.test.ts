@@ -1,7 +1,7 @@
 // Turns against the real server: from the first word to the last, stopped, steered, lost and found again.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { TurnwireError } from "../../src/index.js";
-import { echo, gate } from "../support/provider.js";
+import { echo, gate, hold } from "../support/provider.js";
 import { type Stand, startStand } from "../support/server.js";
 import { until, untilState } from "../support/wait.js";
 
@@ -39,12 +39,7 @@ describe("a turn", () => {
   });
 
   test("is cancelled by its signal, at the provider too", async () => {
-    const held = gate();
-    stand.provider.scripts.push(async function* () {
-      yield "One";
-      await held.pass();
-      yield " two";
-    });
+    const held = hold(stand.provider, "One", " two");
     const before = stand.provider.gone;
     const abort = new AbortController();
     const turn = fresh().send("Count", { signal: abort.signal });
@@ -57,12 +52,7 @@ describe("a turn", () => {
   });
 
   test("goes on when its reader leaves the loop", async () => {
-    const held = gate();
-    stand.provider.scripts.push(async function* () {
-      yield "One";
-      await held.pass();
-      yield " two";
-    });
+    const held = hold(stand.provider, "One", " two");
     const turn = fresh().send("Count");
     for await (const event of turn) if (event.type === "output_text.delta") break;
     held.open();
@@ -70,12 +60,7 @@ describe("a turn", () => {
   });
 
   test("begins for a late reader with all there is so far", async () => {
-    const held = gate();
-    stand.provider.scripts.push(async function* () {
-      yield "One";
-      await held.pass();
-      yield " two";
-    });
+    const held = hold(stand.provider, "One", " two");
     const turn = fresh().send("Count");
     await until(turn.conversation, () => turn.text === "One");
     const events = [];
@@ -88,12 +73,7 @@ describe("a turn", () => {
   });
 
   test("is steered", async () => {
-    const held = gate();
-    stand.provider.scripts.push(async function* () {
-      yield "First";
-      await held.pass();
-      yield ", more of the first";
-    });
+    const held = hold(stand.provider, "First", ", more of the first");
     const conversation = fresh();
     const first = conversation.send("Begin");
     await until(conversation, () => first.text === "First");
@@ -107,12 +87,7 @@ describe("a turn", () => {
   });
 
   test("is interrupted and keeps what was presented", async () => {
-    const held = gate();
-    stand.provider.scripts.push(async function* () {
-      yield "Heard. Not heard.";
-      await held.pass();
-      yield "Never";
-    });
+    const held = hold(stand.provider, "Heard. Not heard.", "Never");
     const turn = fresh().send("Speak");
     await until(turn.conversation, () => turn.text.length > 8);
     expect(await turn.interrupt({ presented: 6 })).toBe("interrupting");
@@ -125,12 +100,7 @@ describe("a turn", () => {
     const turn = fresh().send("Some words");
     await turn.result();
     const other = fresh();
-    const held = gate();
-    stand.provider.scripts.push(async function* () {
-      yield "Heard. Not heard.";
-      await held.pass();
-      yield "Never";
-    });
+    const held = hold(stand.provider, "Heard. Not heard.", "Never");
     const spoken = other.send("Speak");
     await until(other, () => spoken.text.length > 8);
     const told = new Promise<void>((resolve) => {
@@ -147,11 +117,7 @@ describe("a turn", () => {
   });
 
   test("that is refused is handed back with the reason", async () => {
-    const held = gate();
-    stand.provider.scripts.push(async function* () {
-      yield "One";
-      await held.pass();
-    });
+    const held = hold(stand.provider, "One");
     const conversation = fresh();
     const running = conversation.send("First");
     await until(conversation, () => running.text === "One");
@@ -255,12 +221,7 @@ describe("a connection that is cut", () => {
 
 describe("another client", () => {
   test("takes a running turn up by its id", async () => {
-    const held = gate();
-    stand.provider.scripts.push(async function* () {
-      yield "One";
-      await held.pass();
-      yield " two";
-    });
+    const held = hold(stand.provider, "One", " two");
     const turn = fresh().send("Count");
     await until(turn.conversation, () => turn.text === "One");
     const again = stand.client().conversation(turn.conversation.id).turn(turn.id);

@@ -35,6 +35,17 @@ export function gate(): Gate {
   };
 }
 
+/** The next answer says `first`, and `rest` once the gate is open. */
+export function hold(provider: { scripts: Script[] }, first: string, rest = ""): Gate {
+  const held = gate();
+  provider.scripts.push(async function* () {
+    yield first;
+    await held.pass();
+    yield rest;
+  });
+  return held;
+}
+
 /** What was asked last, a word at a time. */
 export const echo: Script = async function* (asked) {
   const said = asked.messages.at(-1).content as string;
