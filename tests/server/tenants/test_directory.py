@@ -138,7 +138,7 @@ async def test_an_archive_that_was_restored_from_a_copy_counts_as_it_is(watched:
     tenants = of(watched)
     await tenants.find("acme")
     async with sqlite_archive(Clock()) as kit:
-        older = Watched(kit.archive, CALLS)
+        older = Records(kit.archive, CALLS)
         await older.put("acme", {"features": ["a"]})
         tenants._archive = older.archive
         await tenants.refresh()
